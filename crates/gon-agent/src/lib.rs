@@ -1,0 +1,1 @@
+//! Roles of a worker: hypervisor, network, container and storage agents.

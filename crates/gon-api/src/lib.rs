@@ -1,0 +1,1 @@
+//! Contract of the REST API: requests, responses, errors, client.

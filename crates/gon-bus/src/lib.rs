@@ -1,0 +1,1 @@
+//! Door to the message bus: doorbells.

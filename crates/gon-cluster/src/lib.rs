@@ -1,0 +1,1 @@
+//! Door to liveness: who is alive, who leads.

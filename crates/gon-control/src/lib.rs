@@ -1,0 +1,1 @@
+//! Roles of the control plane: api-server, network-controller, instance-manager.

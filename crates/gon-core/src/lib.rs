@@ -1,0 +1,1 @@
+//! Rules: pure decisions, no IO.

@@ -1,0 +1,1 @@
+//! Door to the host: processes, OVS, QEMU, netfilter, images.

@@ -1,0 +1,1 @@
+//! Compiler: a node's network document to flows and firewall; pure.

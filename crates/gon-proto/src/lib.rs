@@ -1,0 +1,1 @@
+//! Contract between controllers and agents: node documents, reports, doorbells.

@@ -1,0 +1,1 @@
+//! Test support: throw-away PostgreSQL, namespaces, fake agents.

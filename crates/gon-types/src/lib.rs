@@ -1,0 +1,1 @@
+//! Words: ids, names, CIDRs, ports, MACs, states.

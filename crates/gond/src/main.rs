@@ -1,0 +1,2 @@
+//! The daemon: every role in one multi-call binary.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Developer tasks: architecture check, OpenAPI, benchmarks.
+fn main() {}
