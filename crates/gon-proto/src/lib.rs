@@ -1,1 +1,26 @@
-//! Contract between controllers and agents: node documents, reports, doorbells.
+//! The contract between controllers and agents: the documents a node pulls, the reports it sends back, and the
+//! doorbells that say "look again".
+//!
+//! Assumes nothing about transport. Promises no behaviour, only shapes: a document is always a whole replacement
+//! (never a delta), a report always says which document it speaks of, a doorbell carries no data. Unknown fields are
+//! refused, so a misspelt or newer field cannot be dropped silently; `FORMAT` moves when a shape changes.
+
+pub mod compute;
+pub mod doorbell;
+pub mod network;
+pub mod paths;
+pub mod report;
+
+pub use compute::{DiskSpec, ImageSpec, InstanceSpec, NicSpec, NodeCompute, PowerSpec};
+pub use doorbell::Doorbell;
+pub use network::{
+    AddressSpec, DhcpSpec, Direction, GatewayTarget, GroupSpec, MetadataSpec, NodeNetwork, Peer, PortSpec,
+    RouteSpec, RouteTarget, RuleSpec, SubnetSpec, VpcSpec,
+};
+pub use report::{
+    ComputeReport, InstanceReport, NetworkReport, NodeReport, ObservedInstance, PortReport, PortStatus,
+    VpcReport,
+};
+
+/// Version of the shapes in this crate. A controller and an agent may differ by one.
+pub const FORMAT: u32 = 1;

@@ -1,0 +1,135 @@
+//! What nodes say back. A report never changes what should be; it is taken only if its node epoch is the current one,
+//! and each part only if its generation is not older than what is recorded.
+
+use gon_types::id::{InstanceId, NetworkInterfaceId, NodeId, VpcId};
+use gon_types::{DocumentVersion, Generation};
+use serde::{Deserialize, Serialize};
+
+/// From the network agent, after each applied document and once per interval.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkReport {
+    /// [`crate::FORMAT`] of the writer.
+    pub format: u32,
+    /// Who reports.
+    pub node: NodeId,
+    /// The document whose state is in force in the switch, confirmed by a barrier.
+    pub applied: DocumentVersion,
+    /// The generation in force of each VPC in that document.
+    pub vpcs: Vec<VpcReport>,
+    /// Every port the node has, also those it is about to remove.
+    pub ports: Vec<PortReport>,
+}
+
+/// One VPC on one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VpcReport {
+    /// Which VPC.
+    pub id: VpcId,
+    /// The generation in force.
+    pub generation: Generation,
+}
+
+/// One port on one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortReport {
+    /// Which interface.
+    pub id: NetworkInterfaceId,
+    /// How it is.
+    pub status: PortStatus,
+}
+
+/// How a port is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum PortStatus {
+    /// Its policy is in force and its device is up.
+    Ready,
+    /// Closed: nothing passes, for this reason; its neighbours are unaffected.
+    Degraded {
+        /// One line for the operator.
+        reason: String,
+    },
+}
+
+/// From the hypervisor agent, on every change and once per interval.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ComputeReport {
+    /// [`crate::FORMAT`] of the writer.
+    pub format: u32,
+    /// Who reports.
+    pub node: NodeId,
+    /// The document it works from.
+    pub accepted: DocumentVersion,
+    /// Every instance the node knows of.
+    pub instances: Vec<InstanceReport>,
+}
+
+/// One instance on one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InstanceReport {
+    /// Which instance.
+    pub id: InstanceId,
+    /// The generation of its specification that this speaks of.
+    pub generation: Generation,
+    /// The placement that this speaks of.
+    pub placement_epoch: u64,
+    /// What was seen.
+    pub observed: ObservedInstance,
+    /// Reboots done.
+    pub reboot_seq: u64,
+    /// One line for the user when something went wrong.
+    pub reason: Option<String>,
+}
+
+/// What a node sees of an instance. `Unknown` is a value: it is said, never left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ObservedInstance {
+    /// Being prepared or started.
+    Starting,
+    /// The guest's processors run.
+    Running,
+    /// The guest was asked to power off.
+    Stopping,
+    /// Off; its disks are here.
+    Stopped,
+    /// Off because the guest powered itself off, not because we asked.
+    ShutDownByGuest,
+    /// Nothing of it is left on this node.
+    Gone,
+    /// It could not be started, for `reason`; nothing of it runs.
+    Failed,
+    /// It cannot be told at the moment.
+    Unknown,
+}
+
+/// From the instance-side agents at start and once per interval: what the node is and has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeReport {
+    /// [`crate::FORMAT`] of the writer.
+    pub format: u32,
+    /// The node's name, unique in the site.
+    pub name: String,
+    /// Its availability zone.
+    pub availability_zone: String,
+    /// Processors it can lend.
+    pub vcpus: u32,
+    /// Memory it can lend, MiB.
+    pub memory_mib: u64,
+    /// Disk it can lend, GiB.
+    pub disk_gib: u64,
+    /// `kvm` or `tcg`, proved by a boot, not by a device node.
+    pub accelerator: String,
+    /// `system` or `netdev`.
+    pub ovs_datapath: String,
+    /// Versions of what it runs (`gond`, `qemu`, `openvswitch`, `kernel`).
+    pub versions: std::collections::BTreeMap<String, String>,
+    /// Images in its store: name to recipe digest.
+    pub images: std::collections::BTreeMap<String, String>,
+}
