@@ -1,1 +1,12 @@
-//! Door to the host: processes, OVS, QEMU, netfilter, images.
+//! Door to the host: processes, Open vSwitch, QEMU, netfilter, images, the private PostgreSQL.
+//!
+//! Assumes Linux and enough privilege for what is asked. Promises that nothing above this crate spawns a process or
+//! speaks netlink, QMP, OVSDB or OpenFlow; that no string of a user becomes syntax of any of them; and that every
+//! failure comes back as a value.
+
+pub mod netfilter;
+pub mod netlink;
+pub mod ovs;
+pub mod postgres;
+pub mod run;
+pub mod tap;

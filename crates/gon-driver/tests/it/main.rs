@@ -1,0 +1,3 @@
+//! The doors against the real host.
+
+mod run;
