@@ -1,1 +1,145 @@
-//! Door to PostgreSQL.
+//! The door to PostgreSQL: rows in, rows out. The only crate that names sqlx.
+//!
+//! Assumes a database whose migrations have been applied ([`Store::migrate`]). Promises that every mutation is one
+//! transaction, that a refused constraint comes back by its name (names are part of the interface: the service maps
+//! them to EC2's codes), and that nothing here decides anything.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+/// A pool of connections. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: sqlx::PgPool,
+}
+
+/// A transaction: rolled back unless [`Tx::commit`] returns.
+pub type Tx = sqlx::Transaction<'static, sqlx::Postgres>;
+
+/// The connection that queries run on: a pool's or a transaction's.
+pub type Conn = sqlx::PgConnection;
+
+/// Why PostgreSQL did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No such row, or not the caller's.
+    #[error("no such row")]
+    NotFound,
+    /// A constraint refused the change.
+    #[error("constraint {name} refused the change")]
+    Constraint {
+        /// The constraint's name in the migrations.
+        name: String,
+        /// Whether a row that still refers to this one refused (rather than this row itself).
+        /// What PostgreSQL said.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// A conflict with a concurrent transaction (serialisation, deadlock); trying again may succeed.
+    #[error("conflict with a concurrent change")]
+    Conflict(#[source] sqlx::Error),
+    /// The database cannot be reached, or all its connections are in use.
+    #[error("the database is unavailable")]
+    Unavailable(#[source] sqlx::Error),
+    /// COMMIT was sent and its outcome is unknown.
+    #[error("the outcome of the commit is unknown")]
+    OutcomeUnknown(#[source] sqlx::Error),
+    /// Anything else: ours to mend.
+    #[error("database error")]
+    Db(#[source] sqlx::Error),
+    /// Migrations could not be applied.
+    #[error("the schema could not be migrated")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::RowNotFound => Self::NotFound,
+            sqlx::Error::Io(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::Tls(_) => Self::Unavailable(error),
+            sqlx::Error::Database(db) => {
+                let code = db.code().unwrap_or_default().into_owned();
+                match (db.constraint(), code.as_str()) {
+                    (Some(name), _) => Self::Constraint { name: name.to_owned(), source: error },
+                    (None, "40001" | "40P01" | "55P03") => Self::Conflict(error),
+                    // Shutting down, starting up, too many connections.
+                    (None, "57P01" | "57P02" | "57P03" | "53300") => Self::Unavailable(error),
+                    _ => Self::Db(error),
+                }
+            }
+            _ => Self::Db(error),
+        }
+    }
+}
+
+impl StoreError {
+    /// The constraint that refused, if one did.
+    #[must_use]
+    pub fn constraint(&self) -> Option<&str> {
+        match self {
+            Self::Constraint { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+}
+
+/// What every function of this crate returns.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+impl Store {
+    /// Opens a pool of at most `max_connections`. `url` is a PostgreSQL URL; for a unix socket
+    /// `postgres:///gon?host=/path/to/socket-dir&user=gon`.
+    pub async fn connect(url: &str, max_connections: u32) -> Result<Self> {
+        let options: PgConnectOptions = url.parse().map_err(StoreError::from)?;
+        let options = options
+            .application_name("gond")
+            // A statement that runs for 5 s is a defect or an attack (rule R21).
+            .options([("statement_timeout", "5000"), ("idle_in_transaction_session_timeout", "10000")]);
+        let pool = PgPoolOptions::new()
+            .max_connections(max_connections)
+            .min_connections(1)
+            .acquire_timeout(Duration::from_secs(1))
+            .connect_with(options)
+            .await?;
+        Ok(Self { pool })
+    }
+
+    /// Brings the schema to this binary's version. Forward only; safe to run from several processes at once.
+    pub async fn migrate(&self) -> Result<()> {
+        sqlx::migrate!("./migrations").run(&self.pool).await.map_err(StoreError::Migrate)
+    }
+
+    /// Begins a transaction.
+    pub async fn begin(&self) -> Result<Tx> {
+        Ok(self.pool.begin().await?)
+    }
+
+    /// A connection for reads outside a transaction.
+    pub async fn conn(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>> {
+        Ok(self.pool.acquire().await?)
+    }
+
+    /// Whether the database answers: for readiness.
+    pub async fn ping(&self) -> Result<()> {
+        sqlx::query("select 1").execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// The pool, for what only a pool can do (listening for notifications).
+    #[must_use]
+    pub fn pool(&self) -> &sqlx::PgPool {
+        &self.pool
+    }
+}
+
+/// Commits. An error after COMMIT was sent is [`StoreError::OutcomeUnknown`] unless PostgreSQL itself refused.
+pub async fn commit(tx: Tx) -> Result<()> {
+    tx.commit().await.map_err(|error| match StoreError::from(error) {
+        StoreError::Unavailable(source) => StoreError::OutcomeUnknown(source),
+        other => other,
+    })
+}
