@@ -18,8 +18,8 @@ pub use network::{
     RouteSpec, RouteTarget, RuleSpec, SubnetSpec, VpcSpec,
 };
 pub use report::{
-    ComputeReport, InstanceReport, NetworkReport, NodeReport, ObservedInstance, PortReport, PortStatus,
-    VpcReport,
+    ComputeReport, ImageKind, ImageReport, InstanceReport, NetworkReport, NodeAnswer, NodeReport,
+    ObservedInstance, PortReport, PortStatus, VpcReport,
 };
 
 /// Version of the shapes in this crate. A controller and an agent may differ by one.

@@ -10,5 +10,5 @@ pub const NETWORK_REPORT: &str = "/node/v1/network/report";
 pub const COMPUTE_DOCUMENT: &str = "/node/v1/compute";
 /// POST: a [`crate::ComputeReport`].
 pub const COMPUTE_REPORT: &str = "/node/v1/compute/report";
-/// POST: a [`crate::NodeReport`]: who I am and what I can do. Answers the node's id and epoch.
+/// POST: a [`crate::NodeReport`]: who I am and what I can do. Answers a [`crate::NodeAnswer`].
 pub const NODE_REPORT: &str = "/node/v1/node";

@@ -130,6 +130,44 @@ pub struct NodeReport {
     pub ovs_datapath: String,
     /// Versions of what it runs (`gond`, `qemu`, `openvswitch`, `kernel`).
     pub versions: std::collections::BTreeMap<String, String>,
-    /// Images in its store: name to recipe digest.
-    pub images: std::collections::BTreeMap<String, String>,
+    /// Images in its store, by name.
+    pub images: std::collections::BTreeMap<String, ImageReport>,
+}
+
+/// An image in a node's store, as its manifest describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageReport {
+    /// The recipe digest, 64 hex digits: another digest is another image.
+    pub digest: String,
+    /// How it boots.
+    pub kind: ImageKind,
+    /// The least memory that boots it, MiB.
+    pub min_memory_mib: u32,
+    /// Virtual size of its root disk, GiB, rounded up; 0 for images that run from memory.
+    pub disk_gib: u32,
+    /// One line for people.
+    pub description: String,
+    /// `x86_64`.
+    pub architecture: String,
+}
+
+/// How an image boots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageKind {
+    /// A kernel and an initramfs, from memory.
+    Initramfs,
+    /// A disk image.
+    Disk,
+}
+
+/// The answer to a [`NodeReport`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeAnswer {
+    /// Who the node is, by its name; kept by the node from its first report on.
+    pub node: NodeId,
+    /// Its incarnation: raised when the node is declared dead (the fencing token).
+    pub epoch: u64,
 }
