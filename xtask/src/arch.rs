@@ -104,7 +104,8 @@ pub fn check() -> anyhow::Result<()> {
                 wrong.push(format!("{name} must not depend on {outside}: its door is {}", doors.join(", ")));
             }
         }
-        for source in sources(&folder.join("src"))? {
+        // The table itself names every word.
+        for source in if *name == "xtask" { Vec::new() } else { sources(&folder.join("src"))? } {
             let text = std::fs::read_to_string(&source)?;
             for (word, crates) in WORDS {
                 let used =

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# `make test`: installs what the tests need and runs all of them. What runs here is all that continuous integration runs.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+if [ "$(id -u)" != 0 ]; then
+  echo "The tests make network namespaces, switches and guests: run them as root (sudo make test)." >&2
+  exit 1
+fi
+begin=$(now_ms)
+step "system packages" scripts/setup.sh test
+step "web console" scripts/console-build.sh
+echo "── console"
+(cd console && npm run --silent lint && npm run --silent typecheck && npm test)
+echo "── format, lints, architecture, API contract"
+cargo fmt --all --check
+cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+cargo xtask arch
+cargo xtask openapi --check
+echo "── Rust"
+cargo test --workspace --locked --no-run --quiet
+cargo test --workspace --locked --no-fail-fast
+printf 'All tests passed in %s s.\n' "$(seconds $(($(now_ms) - begin)))"
