@@ -1,1 +1,29 @@
-//! Compiler: a node's network document to flows and firewall; pure.
+//! Compiler: a node's network document to OpenFlow flows and netfilter text. Pure, total, deterministic.
+//!
+//! ```text
+//! NodeNetwork + NodeFacts ─ compile ─▶ Compiled { flows, zones, degraded } ─ diff against the last ─▶ FlowMods ─ openflow ─▶ bytes
+//!                        HostGuard ─ netfilter::render ─▶ one nft transaction
+//! ```
+//!
+//! Assumes nothing about who stores or sends the result. Promises: no IO, no clock, no panic; the same facts in any
+//! order give the same flows; a port that cannot be compiled is closed and named, its neighbours are untouched;
+//! everything that no flow allows is dropped and counted.
+//!
+//! Where to look: [`pipeline`] is the table of stages and registers, `stage` holds one file per stage, [`flow`] is
+//! the typed language of flows, [`openflow`] its wire form, [`trace`](mod@trace) an interpreter of it for tests and operators.
+
+pub mod compile;
+pub mod cookie;
+pub mod diff;
+pub mod flow;
+pub mod netfilter;
+pub mod openflow;
+pub mod pipeline;
+pub mod service;
+mod stage;
+pub mod trace;
+
+pub use compile::{Compiled, Degraded, External, Mirror, NodeFacts, Reason, Zone, compile};
+pub use cookie::Cookie;
+pub use diff::{FlowMod, ZoneChanges, diff, zone_changes};
+pub use flow::{Action, Field, Flow, FlowTable, Match};

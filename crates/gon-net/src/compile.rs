@@ -1,0 +1,95 @@
+//! `compile`: a node's network document and the node's own facts to flows.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use gon_proto::NodeNetwork;
+use gon_types::MacAddr;
+use gon_types::id::{NetworkInterfaceId, NodeId};
+use ipnet::Ipv4Net;
+
+use crate::flow::FlowTable;
+
+/// What the compiler must know of the node and the document cannot say. All of it is fixed once the bridge exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// This node.
+    pub node: NodeId,
+    /// Ethernet address of the host's side of [`crate::service::META_DEVICE`], port [`crate::service::META_PORT`].
+    pub meta_mac: MacAddr,
+    /// The way out of the node; `None` if this node has none (no internet gateway works on it then).
+    pub external: Option<External>,
+    /// See [`Mirror`].
+    pub mirror: Mirror,
+}
+
+/// The outside, as reached through [`crate::service::EXT_DEVICE`], port [`crate::service::EXT_PORT`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct External {
+    /// Ethernet address of the next hop: the host's side of the device.
+    pub gateway_mac: MacAddr,
+    /// Address of the next hop: the host's, in the pool. Never a guest's.
+    pub gateway: Ipv4Addr,
+    /// Public addresses come from here.
+    pub pool: Ipv4Net,
+}
+
+/// What to do about connections that were open when the switch lost its connection table (rule R14). Only Open
+/// vSwitch's own conntrack (userspace datapath) loses it, with ovs-vswitchd; the kernel's survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Mirror {
+    /// The table was never lost: nothing to do.
+    #[default]
+    Off,
+    /// For some 60 s after the loss: a TCP segment that begins nothing (no SYN) and that no rule allows in its own
+    /// direction is taken for an answer, if a rule allows what it would answer to.
+    Accepting,
+    /// After that window, until the switch starts with a fresh table again: connections taken in live on, judged in
+    /// their true direction on every packet; no more are taken in.
+    Keeping,
+}
+
+/// The result for a node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Compiled {
+    /// All flows of the bridge.
+    pub flows: FlowTable,
+    /// Conntrack zones in use, by number (= `port_no`).
+    pub zones: BTreeMap<u16, Zone>,
+    /// Ports that are closed because the document says something impossible about them, by id.
+    pub degraded: Vec<Degraded>,
+}
+
+/// Who uses a conntrack zone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zone {
+    /// Interface, VPC key, MAC and address: when one changes, the zone's connections are somebody else's.
+    pub owner: (NetworkInterfaceId, u32, MacAddr, Ipv4Addr),
+    /// Number of the port's set of groups.
+    pub policy: u32,
+}
+
+/// A port that is closed: nothing in, nothing out (rule R12).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Degraded {
+    /// The interface.
+    pub port: NetworkInterfaceId,
+    /// Its number as the document has it.
+    pub port_no: u16,
+    /// What is impossible.
+    pub reason: Reason,
+}
+
+/// Why a port is closed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Reason {
+    /// The document is another node's.
+    #[error("the document is for another node")]
+    WrongNode,
+}
+
+/// The flows of a node. Total: every document has an answer, in which impossible ports are closed and named.
+#[must_use]
+pub fn compile(_document: &NodeNetwork, _facts: &NodeFacts) -> Compiled {
+    Compiled::default()
+}

@@ -1,0 +1,144 @@
+//! Addresses between the switch and the node's local services (DHCP, DNS, metadata).
+//!
+//! A guest speaks to addresses of its own world (169.254.169.254, its subnet's `.2`, …), which are the same for many
+//! guests. On the way to the services, which listen on the host's side of [`META_DEVICE`], both addresses are rewritten
+//! statelessly:
+//!
+//! - the source becomes [`link_local`]`(port_no)`, so the service knows the ingress port, whatever the guest claims;
+//! - the destination becomes one *service address* per address a guest can speak to, so the answer's source says
+//!   which of them to restore.
+//!
+//! ```text
+//! guest 10.0.1.5 ─▶ 169.254.169.254:80      becomes    169.254.64.17 ─▶ 169.254.64.1:80
+//! guest 10.0.1.5 ◀─ 169.254.169.254:80      restored   169.254.64.17 ◀─ 169.254.64.1:80
+//! ```
+//!
+//! The agent gives the device every address of [`ALL`] (`/18` on the first, `/32` on the others, so all of
+//! [`NETWORK`] is on the device), listens there with sockets bound to the device, and answers from the address that
+//! was asked. Metadata answers should leave with TTL 1; nothing here changes it.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+/// Name of the integration bridge.
+pub const BRIDGE: &str = "br-int";
+/// Internal port toward the local services.
+pub const META_DEVICE: &str = "gon-meta";
+/// Port number (`ofport_request`) of [`META_DEVICE`].
+pub const META_PORT: u32 = 1;
+/// Internal port toward the outside.
+pub const EXT_DEVICE: &str = "gon-ext";
+/// Port number (`ofport_request`) of [`EXT_DEVICE`].
+pub const EXT_PORT: u32 = 2;
+
+/// Every address in this file is in here; reserved on the host for us.
+pub const NETWORK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 64, 0), 18);
+
+/// Metadata (guest: 169.254.169.254, TCP 80).
+pub const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 64, 1);
+/// DNS as asked at the subnet's base + 2 (UDP and TCP 53).
+pub const DNS_SUBNET: Ipv4Addr = Ipv4Addr::new(169, 254, 64, 2);
+/// DNS as asked at 169.254.169.253.
+pub const DNS_LINK_LOCAL: Ipv4Addr = Ipv4Addr::new(169, 254, 64, 3);
+/// DHCP: requests arrive here (UDP 67, source port 68). An answer sent from here to `link_local(port_no):68` reaches
+/// the guest with its own address as destination: for clients that renew, or that take unicast (RFC 2131 §4.1).
+pub const DHCP: Ipv4Addr = Ipv4Addr::new(169, 254, 64, 4);
+/// DHCP: an answer sent from here reaches the guest with destination 255.255.255.255: for clients that set the
+/// broadcast flag. Nothing arrives here.
+pub const DHCP_BROADCAST: Ipv4Addr = Ipv4Addr::new(169, 254, 64, 5);
+/// DNS as asked at base + 2 of the VPC's blocks, in the document's order of blocks; further blocks have none.
+pub const DNS_VPC: [Ipv4Addr; 8] = [
+    Ipv4Addr::new(169, 254, 64, 8),
+    Ipv4Addr::new(169, 254, 64, 9),
+    Ipv4Addr::new(169, 254, 64, 10),
+    Ipv4Addr::new(169, 254, 64, 11),
+    Ipv4Addr::new(169, 254, 64, 12),
+    Ipv4Addr::new(169, 254, 64, 13),
+    Ipv4Addr::new(169, 254, 64, 14),
+    Ipv4Addr::new(169, 254, 64, 15),
+];
+/// Every address on which DNS must be answered.
+pub const DNS: [Ipv4Addr; 10] = [
+    DNS_SUBNET,
+    DNS_LINK_LOCAL,
+    DNS_VPC[0],
+    DNS_VPC[1],
+    DNS_VPC[2],
+    DNS_VPC[3],
+    DNS_VPC[4],
+    DNS_VPC[5],
+    DNS_VPC[6],
+    DNS_VPC[7],
+];
+/// Every address the device must have.
+pub const ALL: [Ipv4Addr; 13] = [
+    METADATA,
+    DNS_SUBNET,
+    DNS_LINK_LOCAL,
+    DHCP,
+    DHCP_BROADCAST,
+    DNS_VPC[0],
+    DNS_VPC[1],
+    DNS_VPC[2],
+    DNS_VPC[3],
+    DNS_VPC[4],
+    DNS_VPC[5],
+    DNS_VPC[6],
+    DNS_VPC[7],
+];
+/// The part of [`NETWORK`] that holds service addresses; port numbers start above it.
+pub const SERVICES: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 64, 0), 28);
+
+/// Where a guest finds metadata.
+pub const GUEST_METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+/// Where a guest finds DNS, besides base + 2.
+pub const GUEST_DNS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 253);
+/// The metadata service's port.
+pub const METADATA_TCP: u16 = 80;
+/// DNS.
+pub const DNS_TP: u16 = 53;
+/// DHCP server.
+pub const DHCP_SERVER_UDP: u16 = 67;
+/// DHCP client.
+pub const DHCP_CLIENT_UDP: u16 = 68;
+
+/// Lowest `port_no` of a guest's port.
+pub const FIRST_PORT_NO: u16 = 16;
+/// Highest `port_no` of a guest's port.
+pub const LAST_PORT_NO: u16 = 16_000;
+
+/// How many low bits of a link-local address are the port number.
+pub const PORT_NO_BITS: u8 = 14;
+
+/// The address by which local services know a port.
+#[must_use]
+pub fn link_local(port_no: u16) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(NETWORK.network()) | (u32::from(port_no) & ((1 << PORT_NO_BITS) - 1)))
+}
+
+/// The port that a local service knows by this address.
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "14 bits are left")]
+pub fn port_no(address: Ipv4Addr) -> Option<u16> {
+    let low = (u32::from(address) & ((1 << PORT_NO_BITS) - 1)) as u16;
+    (NETWORK.contains(&address) && (FIRST_PORT_NO..=LAST_PORT_NO).contains(&low)).then_some(low)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_port_has_an_address_of_its_own() {
+        for no in FIRST_PORT_NO..=LAST_PORT_NO {
+            let address = link_local(no);
+            assert_eq!(port_no(address), Some(no));
+            assert!(!SERVICES.contains(&address));
+        }
+        for service in ALL {
+            assert!(SERVICES.contains(&service) && port_no(service).is_none());
+        }
+        assert_eq!(port_no(Ipv4Addr::new(10, 0, 64, 20)), None);
+    }
+}
