@@ -4,6 +4,8 @@
 //! transaction, that a refused constraint comes back by its name (names are part of the interface: the service maps
 //! them to EC2's codes), and that nothing here decides anything.
 
+pub mod admin;
+
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -31,7 +33,6 @@ pub enum StoreError {
     Constraint {
         /// The constraint's name in the migrations.
         name: String,
-        /// Whether a row that still refers to this one refused (rather than this row itself).
         /// What PostgreSQL said.
         #[source]
         source: sqlx::Error,
@@ -48,6 +49,9 @@ pub enum StoreError {
     /// Anything else: ours to mend.
     #[error("database error")]
     Db(#[source] sqlx::Error),
+    /// Not a name for a database.
+    #[error("'{0}' is not a name for a database")]
+    Name(String),
     /// Migrations could not be applied.
     #[error("the schema could not be migrated")]
     Migrate(#[source] sqlx::migrate::MigrateError),
@@ -127,6 +131,11 @@ impl Store {
     pub async fn ping(&self) -> Result<()> {
         sqlx::query("select 1").execute(&self.pool).await?;
         Ok(())
+    }
+
+    /// Waits for its connections to end; later calls fail.
+    pub async fn close(&self) {
+        self.pool.close().await;
     }
 
     /// The pool, for what only a pool can do (listening for notifications).
