@@ -14,7 +14,7 @@ pub enum Subject {
     Instance,
     /// A node joined, left, or changed what it can do; heard by both.
     Node,
-    /// Something a user watches; heard by the API servers, which tell the browsers.
+    /// Something a user watches; the id is the account's. Heard by the API servers, which tell the browsers.
     Event,
 }
 

@@ -94,6 +94,9 @@ CREATE TABLE nodes (
   versions jsonb NOT NULL DEFAULT '{}',
   -- Image name to recipe digest, as the node last reported.
   images jsonb NOT NULL DEFAULT '{}',
+  -- The numbers given last: the next ones are above them, so that one which was just freed rests.
+  last_port_no integer NOT NULL DEFAULT 15,
+  last_run_as_uid integer NOT NULL DEFAULT 599999,
   last_report_at timestamptz NOT NULL DEFAULT now(),
   created_at timestamptz NOT NULL DEFAULT now(),
   CONSTRAINT nodes_not_negative CHECK (used_vcpus >= 0 AND used_memory_mib >= 0 AND used_disk_gib >= 0));
@@ -379,6 +382,8 @@ CREATE TABLE instances (
 CREATE INDEX instances_account_idx ON instances (account_id, id);
 CREATE INDEX instances_node_idx ON instances (node_id, id) WHERE node_id IS NOT NULL;
 CREATE INDEX instances_unplaced_idx ON instances (id) WHERE node_id IS NULL AND deleted_at IS NULL;
+CREATE INDEX instances_leaving_idx ON instances (id) WHERE power = 'terminated' AND deleted_at IS NULL;
+CREATE INDEX instances_tombstone_idx ON instances (deleted_at) WHERE deleted_at IS NOT NULL;
 CREATE UNIQUE INDEX instances_uid_key ON instances (node_id, run_as_uid) WHERE node_id IS NOT NULL;
 
 CREATE FUNCTION instances_check_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -427,6 +432,9 @@ CREATE TABLE network_interfaces (
   -- Where the port is and its number there; both together or neither.
   node_id uuid CONSTRAINT network_interfaces_node_fkey REFERENCES nodes ON DELETE RESTRICT,
   port_no integer CHECK (port_no BETWEEN 16 AND 16000),
+  -- As its node last reported it; the reason is for the operator.
+  port_state text NOT NULL DEFAULT 'unknown' CHECK (port_state IN ('unknown', 'ready', 'degraded')),
+  port_reason text,
   created_at timestamptz NOT NULL DEFAULT now(),
   deleted_at timestamptz,
   live boolean GENERATED ALWAYS AS (CASE WHEN deleted_at IS NULL THEN true END) STORED,
