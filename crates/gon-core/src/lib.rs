@@ -1,1 +1,9 @@
-//! Rules: pure decisions, no IO.
+//! Rules: pure decisions, no IO, no clock, no randomness. Data in, decision out; the error enum stands beside it.
+
+pub mod authz;
+pub mod catalog;
+pub mod ipam;
+pub mod route;
+pub mod security_group;
+pub mod subnet;
+pub mod vpc;
