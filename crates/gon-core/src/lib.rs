@@ -2,7 +2,9 @@
 
 pub mod authz;
 pub mod catalog;
+pub mod instance;
 pub mod ipam;
+pub mod placement;
 pub mod route;
 pub mod security_group;
 pub mod subnet;

@@ -5,6 +5,15 @@
 //! them to EC2's codes), and that nothing here decides anything.
 
 pub mod admin;
+pub mod compute_document;
+pub mod leader;
+pub mod network_document;
+pub mod nodes;
+pub mod placement;
+pub mod prune;
+pub mod relay;
+pub mod reports;
+pub mod v4;
 
 use std::time::Duration;
 

@@ -1,0 +1,105 @@
+//! What a node's compute document is made of: one statement, hence one snapshot.
+
+use uuid::Uuid;
+
+use crate::v4::Mac;
+use crate::{Result, Store};
+
+/// An instance placed on the node that still has something there (finalizer `compute`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct InstanceRow {
+    /// The instance.
+    pub id: Uuid,
+    /// Its generation.
+    pub generation: i64,
+    /// Which placement.
+    pub placement_epoch: i64,
+    /// `running`, `stopped` or `terminated`.
+    pub power: String,
+    /// Whether a stop skips asking the guest.
+    pub force_stop: bool,
+    /// Reboots ever asked for.
+    pub reboot_seq: i64,
+    /// Processors.
+    pub vcpus: i32,
+    /// Memory.
+    pub memory_mib: i32,
+    /// Root disk; 0 for none.
+    pub disk_gib: i32,
+    /// Who its QEMU runs as.
+    pub run_as_uid: i32,
+    /// The image.
+    pub image_id: Uuid,
+    /// Its name in the node's store.
+    pub image_name: String,
+    /// Its recipe digest.
+    pub image_digest: String,
+    /// Interfaces and their Ethernet addresses in slot order.
+    pub nics: Vec<(Uuid, Mac)>,
+}
+
+#[derive(sqlx::FromRow)]
+struct Raw {
+    id: Uuid,
+    generation: i64,
+    placement_epoch: i64,
+    power: String,
+    force_stop: bool,
+    reboot_seq: i64,
+    vcpus: i32,
+    memory_mib: i32,
+    disk_gib: i32,
+    run_as_uid: i32,
+    image_id: Uuid,
+    image_name: String,
+    image_digest: String,
+    nic_ids: Vec<Uuid>,
+    nic_macs: Vec<mac_address::MacAddress>,
+}
+
+/// Reads the instances of `node`, by id.
+pub async fn read(store: &Store, node: Uuid) -> Result<Vec<InstanceRow>> {
+    let rows: Vec<Raw> = sqlx::query_as(
+        "select i.id, i.generation, i.placement_epoch, i.power::text as power, i.force_stop, i.reboot_seq, i.vcpus,
+           i.memory_mib, i.disk_gib, i.run_as_uid, i.image_id, m.name as image_name, m.digest as image_digest,
+           array(select n.id from network_interfaces n
+                 where n.instance_id = i.id and n.deleted_at is null order by n.device_index) as nic_ids,
+           array(select n.mac_address from network_interfaces n
+                 where n.instance_id = i.id and n.deleted_at is null order by n.device_index) as nic_macs
+         from instances i join images m on m.id = i.image_id
+         where i.node_id = $1 and 'compute' = any (i.finalizers)
+         order by i.id",
+    )
+    .bind(node)
+    .fetch_all(store.pool())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|r| InstanceRow {
+            id: r.id,
+            generation: r.generation,
+            placement_epoch: r.placement_epoch,
+            power: r.power,
+            force_stop: r.force_stop,
+            reboot_seq: r.reboot_seq,
+            vcpus: r.vcpus,
+            memory_mib: r.memory_mib,
+            disk_gib: r.disk_gib,
+            run_as_uid: r.run_as_uid,
+            image_id: r.image_id,
+            image_name: r.image_name,
+            image_digest: r.image_digest,
+            nics: r.nic_ids.into_iter().zip(r.nic_macs.into_iter().map(Mac::from)).collect(),
+        })
+        .collect())
+}
+
+/// The nodes on which these instances are.
+pub async fn nodes_of_instances(store: &Store, instances: &[Uuid]) -> Result<Vec<Uuid>> {
+    Ok(sqlx::query_scalar(
+        "select distinct node_id from instances where id = any ($1) and node_id is not null",
+    )
+    .bind(instances)
+    .fetch_all(store.pool())
+    .await?)
+}

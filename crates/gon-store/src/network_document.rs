@@ -1,0 +1,344 @@
+//! What a node's network document is made of, read in one snapshot.
+//!
+//! An interface belongs to the document while it is placed on the node and its instance still has something there
+//! (finalizer `compute`): a guest is disconnected before its port is unsecured (rules R9, R10). The rest of the
+//! document is what those interfaces need, found in a fixed number of queries however many there are.
+
+use std::net::Ipv4Addr;
+
+use ipnet::{IpNet, Ipv4Net};
+use uuid::Uuid;
+
+use crate::v4::{Block, Host, Mac, host};
+use crate::{Result, Store, StoreError};
+
+/// Everything about one node, each list sorted by its key.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct NodeNetworkRows {
+    /// Interfaces whose port the node should have.
+    pub ports: Vec<PortRow>,
+    /// Interfaces that are still placed here but whose guest is gone: their ports are to be removed.
+    pub leaving: Vec<LeavingRow>,
+    /// VPCs of `ports`.
+    pub vpcs: Vec<VpcRow>,
+    /// All subnets of those VPCs.
+    pub subnets: Vec<SubnetRow>,
+    /// All routes of those VPCs.
+    pub routes: Vec<RouteRow>,
+    /// All placed addresses of those VPCs.
+    pub addresses: Vec<AddressRow>,
+    /// Groups of `ports`, and groups their rules name.
+    pub groups: Vec<GroupRow>,
+    /// Rules of the groups of `ports`.
+    pub rules: Vec<RuleRow>,
+}
+
+/// An interface with what its instance's document entries need.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct PortRow {
+    /// The interface.
+    pub id: Uuid,
+    /// Its instance.
+    pub instance_id: Uuid,
+    /// Its VPC.
+    pub vpc_id: Uuid,
+    /// Its subnet.
+    pub subnet_id: Uuid,
+    /// Its number on the node.
+    pub port_no: i32,
+    /// Who the guest's QEMU runs as.
+    pub run_as_uid: i32,
+    /// Its Ethernet address.
+    #[sqlx(try_from = "mac_address::MacAddress")]
+    pub mac_address: Mac,
+    /// Its address.
+    #[sqlx(try_from = "IpNet")]
+    pub private_ip: Host,
+    /// Its public address.
+    pub public_ip: Option<IpNet>,
+    /// EC2's source/destination check.
+    pub source_dest_check: bool,
+    /// Its groups, sorted.
+    pub groups: Vec<Uuid>,
+    /// Owner.
+    pub account_id: Uuid,
+    /// What the instance was launched from.
+    pub image_id: Uuid,
+    /// For example `t3.micro`.
+    pub instance_type: String,
+    /// Name of its key pair.
+    pub key_name: Option<String>,
+    /// Its line of `authorized_keys`.
+    pub public_key: Option<String>,
+    /// User data.
+    pub user_data: Option<Vec<u8>>,
+    /// Whether only token requests are answered.
+    pub require_token: bool,
+    /// Index within the launch.
+    pub launch_index: i32,
+    /// The launch.
+    pub reservation_id: Uuid,
+    /// The subnet's zone.
+    pub availability_zone: String,
+    present: bool,
+    needs_network: bool,
+}
+
+impl PortRow {
+    /// The public address as a word.
+    pub fn public_address(&self) -> Result<Option<Ipv4Addr>> {
+        Ok(self.public_ip.map(host).transpose()?)
+    }
+}
+
+/// An interface whose port is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeavingRow {
+    /// The interface.
+    pub id: Uuid,
+    /// Its instance.
+    pub instance_id: Uuid,
+    /// Whether the instance waits for it (finalizer `network`).
+    pub awaited: bool,
+}
+
+/// A VPC.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct VpcRow {
+    /// The VPC.
+    pub id: Uuid,
+    /// Its generation.
+    pub generation: i64,
+    /// Its network key.
+    pub key: i32,
+    /// Its block.
+    #[sqlx(try_from = "IpNet")]
+    pub cidr_block: Block,
+    /// The gateway attached to it.
+    pub internet_gateway_id: Option<Uuid>,
+}
+
+/// A subnet.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct SubnetRow {
+    /// The subnet.
+    pub id: Uuid,
+    /// Its VPC.
+    pub vpc_id: Uuid,
+    /// Its block.
+    #[sqlx(try_from = "IpNet")]
+    pub cidr_block: Block,
+    /// The associated route table, or the VPC's main one.
+    pub route_table_id: Option<Uuid>,
+}
+
+/// A route.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct RouteRow {
+    /// Its table.
+    pub route_table_id: Uuid,
+    /// Where to.
+    #[sqlx(try_from = "IpNet")]
+    pub destination_cidr: Block,
+    /// The gateway, if it is one that is attached to this VPC.
+    pub gateway_id: Option<Uuid>,
+    /// The address of the target interface, if it is one that exists.
+    pub interface_ip: Option<IpNet>,
+}
+
+impl RouteRow {
+    /// The address of the target interface as a word.
+    pub fn interface_address(&self) -> Result<Option<Ipv4Addr>> {
+        Ok(self.interface_ip.map(host).transpose()?)
+    }
+}
+
+/// An address in use.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct AddressRow {
+    /// Its VPC.
+    pub vpc_id: Uuid,
+    /// The address.
+    #[sqlx(try_from = "IpNet")]
+    pub private_ip: Host,
+    /// Who has it.
+    #[sqlx(try_from = "mac_address::MacAddress")]
+    pub mac_address: Mac,
+    /// In which subnet.
+    pub subnet_id: Uuid,
+    /// On which node.
+    pub node_id: Uuid,
+}
+
+/// A security group.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupRow {
+    /// The group.
+    pub id: Uuid,
+    /// Its VPC.
+    pub vpc_id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// Its members' private addresses, sorted.
+    pub members: Vec<Ipv4Addr>,
+}
+
+/// A rule.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct RuleRow {
+    /// The rule.
+    pub id: Uuid,
+    /// Its group.
+    pub security_group_id: Uuid,
+    /// `inbound` or `outbound`.
+    pub direction: String,
+    /// `all`, `tcp`, `udp` or `icmp`.
+    pub protocol: String,
+    /// First port, for TCP and UDP.
+    pub first_port: Option<i32>,
+    /// Last port, included.
+    pub last_port: Option<i32>,
+    /// ICMP type.
+    pub icmp_type: Option<i16>,
+    /// ICMP code.
+    pub icmp_code: Option<i16>,
+    /// The peer block.
+    pub peer_cidr: Option<IpNet>,
+    /// The peer group.
+    pub peer_group_id: Option<Uuid>,
+}
+
+impl RuleRow {
+    /// The peer block as a word.
+    pub fn peer_block(&self) -> Result<Option<Ipv4Net>> {
+        let block = self.peer_cidr.map(Block::try_from).transpose();
+        block.map(|b| b.map(|b| b.0)).map_err(|error| StoreError::Db(sqlx::Error::Decode(error.into())))
+    }
+}
+
+/// Reads everything about `node` in one snapshot.
+pub async fn read(store: &Store, node: Uuid) -> Result<NodeNetworkRows> {
+    let mut tx = store.pool().begin_with("begin isolation level repeatable read read only").await?;
+    let mut rows = NodeNetworkRows::default();
+    let placed: Vec<PortRow> = sqlx::query_as(
+        "select n.id, n.instance_id, n.vpc_id, n.subnet_id, n.port_no, i.run_as_uid, n.mac_address, n.private_ip,
+           p.address as public_ip, n.source_dest_check,
+           array(select m.security_group_id from network_interface_security_groups m
+                 where m.network_interface_id = n.id order by 1) as groups,
+           i.account_id, i.image_id, i.instance_type, i.key_name, i.public_key, i.user_data, i.require_token,
+           i.launch_index, i.reservation_id, s.availability_zone,
+           'compute' = any (i.finalizers) as present, 'network' = any (i.finalizers) as needs_network
+         from network_interfaces n
+           join instances i on i.id = n.instance_id
+           join subnets s on s.id = n.subnet_id
+           left join public_ips p on p.network_interface_id = n.id
+         where n.node_id = $1
+         order by n.id",
+    )
+    .bind(node)
+    .fetch_all(&mut *tx)
+    .await?;
+    for row in placed {
+        if row.present {
+            rows.ports.push(row);
+        } else {
+            rows.leaving.push(LeavingRow {
+                id: row.id,
+                instance_id: row.instance_id,
+                awaited: row.needs_network,
+            });
+        }
+    }
+    if rows.ports.is_empty() {
+        return Ok(rows);
+    }
+    let mut vpcs: Vec<Uuid> = rows.ports.iter().map(|p| p.vpc_id).collect();
+    vpcs.sort_unstable();
+    vpcs.dedup();
+    rows.vpcs = sqlx::query_as(
+        "select v.id, v.generation, v.key, v.cidr_block, g.id as internet_gateway_id
+         from vpcs v left join internet_gateways g on g.vpc_id = v.id
+         where v.id = any ($1) order by v.id",
+    )
+    .bind(&vpcs)
+    .fetch_all(&mut *tx)
+    .await?;
+    rows.subnets = sqlx::query_as(
+        "select s.id, s.vpc_id, s.cidr_block, coalesce(a.route_table_id, m.id) as route_table_id
+         from subnets s
+           left join route_table_associations a on a.subnet_id = s.id
+           left join route_tables m on m.vpc_id = s.vpc_id and m.is_main and m.deleted_at is null
+         where s.vpc_id = any ($1) and s.deleted_at is null order by s.id",
+    )
+    .bind(&vpcs)
+    .fetch_all(&mut *tx)
+    .await?;
+    // A route is alive only if its gateway is attached to this VPC, or its interface still has a guest.
+    rows.routes = sqlx::query_as(
+        "select r.route_table_id, r.destination_cidr, g.id as gateway_id,
+           case when 'compute' = any (i.finalizers) then n.private_ip end as interface_ip
+         from routes r
+           left join internet_gateways g on g.id = r.internet_gateway_id and g.vpc_id = r.vpc_id
+           left join network_interfaces n
+             on n.id = r.network_interface_id and n.vpc_id = r.vpc_id and n.deleted_at is null
+           left join instances i on i.id = n.instance_id
+         where r.vpc_id = any ($1) order by r.route_table_id, r.destination_cidr",
+    )
+    .bind(&vpcs)
+    .fetch_all(&mut *tx)
+    .await?;
+    rows.addresses = sqlx::query_as(
+        "select n.vpc_id, n.private_ip, n.mac_address, n.subnet_id, n.node_id
+         from network_interfaces n join instances i on i.id = n.instance_id
+         where n.vpc_id = any ($1) and n.deleted_at is null and n.node_id is not null
+           and 'compute' = any (i.finalizers)
+         order by n.vpc_id, n.private_ip",
+    )
+    .bind(&vpcs)
+    .fetch_all(&mut *tx)
+    .await?;
+    let mut groups: Vec<Uuid> = rows.ports.iter().flat_map(|p| p.groups.iter().copied()).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    rows.rules = sqlx::query_as(
+        "select id, security_group_id, direction::text as direction, protocol::text as protocol,
+           lower(port_range) as first_port, upper(port_range) - 1 as last_port, icmp_type, icmp_code,
+           peer_cidr, peer_group_id
+         from security_group_rules where security_group_id = any ($1) order by id",
+    )
+    .bind(&groups)
+    .fetch_all(&mut *tx)
+    .await?;
+    groups.extend(rows.rules.iter().filter_map(|r| r.peer_group_id));
+    groups.sort_unstable();
+    groups.dedup();
+    let named: Vec<(Uuid, Uuid, String, Vec<IpNet>)> = sqlx::query_as(
+        "select g.id, g.vpc_id, g.name::text,
+           array(select n.private_ip from network_interface_security_groups m
+                   join network_interfaces n on n.id = m.network_interface_id
+                   join instances i on i.id = n.instance_id
+                 where m.security_group_id = g.id and 'compute' = any (i.finalizers) order by 1)
+         from security_groups g where g.id = any ($1) order by g.id",
+    )
+    .bind(&groups)
+    .fetch_all(&mut *tx)
+    .await?;
+    for (id, vpc_id, name, members) in named {
+        let members = members.into_iter().map(host).collect::<Result<_, _>>()?;
+        rows.groups.push(GroupRow { id, vpc_id, name, members });
+    }
+    // Nothing was written: there is nothing to commit, and nothing to wait for.
+    tx.rollback().await?;
+    Ok(rows)
+}
+
+/// Nodes that have an interface in one of the VPCs.
+pub async fn nodes_of_vpcs(store: &Store, vpcs: &[Uuid]) -> Result<Vec<Uuid>> {
+    Ok(sqlx::query_scalar(
+        "select distinct node_id from network_interfaces
+         where vpc_id = any ($1) and deleted_at is null and node_id is not null",
+    )
+    .bind(vpcs)
+    .fetch_all(store.pool())
+    .await?)
+}

@@ -1,0 +1,83 @@
+//! Removes what has had its time: tombstones, used keys and tokens, old events. Everything here is either no longer
+//! shown or expired, and a row that something still refers to stays.
+
+use crate::{Result, Store};
+
+/// Each: what it is, and the statement that removes at most a thousand of it.
+const TARGETS: [(&str, &str); 12] = [
+    (
+        "idempotency keys",
+        "delete from idempotency_keys where ctid = any (array(
+        select ctid from idempotency_keys where created_at < now() - interval '25 hours' limit 1000))",
+    ),
+    (
+        "refresh tokens",
+        "delete from refresh_tokens where ctid = any (array(
+        select ctid from refresh_tokens where expires_at < now() - interval '1 day' limit 1000))",
+    ),
+    (
+        "events",
+        "delete from events where seq = any (array(
+        select seq from events where at < now() - interval '30 days' order by seq limit 1000))",
+    ),
+    // EC2 describes a terminated instance for about an hour. The address' and MAC's rest of a minute is over by then.
+    (
+        "network interfaces",
+        "delete from network_interfaces n where n.id = any (array(
+        select n.id from network_interfaces n join instances i on i.id = n.instance_id
+        where i.deleted_at < now() - interval '1 hour'
+          and not exists (select 1 from routes r where r.network_interface_id = n.id) limit 1000))",
+    ),
+    (
+        "instances",
+        "delete from instances i where i.id = any (array(
+        select i.id from instances i where i.deleted_at < now() - interval '1 hour'
+          and not exists (select 1 from network_interfaces n where n.instance_id = i.id) limit 1000))",
+    ),
+    (
+        "routes",
+        "delete from routes r using route_tables t
+        where t.id = r.route_table_id and t.deleted_at < now() - interval '1 day'",
+    ),
+    (
+        "route tables",
+        "delete from route_tables t where t.deleted_at < now() - interval '1 day'
+        and not exists (select 1 from routes r where r.route_table_id = t.id)",
+    ),
+    ("security groups", "delete from security_groups where deleted_at < now() - interval '1 day'"),
+    (
+        "internet gateways",
+        "delete from internet_gateways g where g.deleted_at < now() - interval '1 day'
+        and not exists (select 1 from routes r where r.internet_gateway_id = g.id)",
+    ),
+    (
+        "subnets",
+        "delete from subnets s where s.deleted_at < now() - interval '1 day'
+        and not exists (select 1 from network_interfaces n where n.subnet_id = s.id)
+        and not exists (select 1 from instances i where i.subnet_id = s.id)",
+    ),
+    (
+        "applied generations",
+        "delete from vpc_nodes a using vpcs v
+        where v.id = a.vpc_id and v.deleted_at is not null",
+    ),
+    (
+        "VPCs",
+        "delete from vpcs v where v.deleted_at < now() - interval '1 day'
+        and not exists (select 1 from subnets s where s.vpc_id = v.id)
+        and not exists (select 1 from route_tables t where t.vpc_id = v.id)
+        and not exists (select 1 from security_groups g where g.vpc_id = v.id)
+        and not exists (select 1 from vpc_nodes a where a.vpc_id = v.id)",
+    ),
+];
+
+/// One round. Returns what was removed, by name; a target that fails is returned as its error and does not hold up the
+/// others.
+pub async fn round(store: &Store) -> Vec<(&'static str, Result<u64>)> {
+    let mut done = Vec::with_capacity(TARGETS.len());
+    for (name, statement) in TARGETS {
+        let result = sqlx::query(statement).execute(store.pool()).await;
+        done.push((name, result.map(|r| r.rows_affected()).map_err(Into::into)));
+    }
+    done
+}
