@@ -1,1 +1,270 @@
-//! netlink: follows.
+//! Links, addresses, routes and neighbours of the host, over one netlink socket that stays open; and the few sysctls
+//! that go with them.
+//!
+//! Assumes that it is opened in the network namespace it is to speak of. Promises that every `ensure_…` may be
+//! repeated and leaves what is already right alone.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+
+use futures_util::TryStreamExt as _;
+use gon_types::MacAddr;
+use ipnet::Ipv4Net;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::neighbour::NeighbourState;
+use rtnetlink::packet_route::route::RouteScope;
+use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+
+/// Why the kernel did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum NetlinkError {
+    /// The socket could not be opened.
+    #[error("opening a netlink socket")]
+    Open(#[source] io::Error),
+    /// There is no such link.
+    #[error("there is no network device '{0}'")]
+    NoLink(String),
+    /// The kernel refused.
+    #[error("{what}: {source}")]
+    Refused {
+        /// What was asked.
+        what: String,
+        /// Why not.
+        source: Box<rtnetlink::Error>,
+    },
+}
+
+/// A network device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Whether it is up (administratively).
+    pub up: bool,
+    /// Its MTU.
+    pub mtu: u32,
+    /// Its Ethernet address, if it has one.
+    pub mac: Option<MacAddr>,
+    /// Its kind (`tun`, `veth`), if it has one.
+    pub kind: Option<String>,
+}
+
+/// A netlink socket.
+#[derive(Clone)]
+pub struct Netlink {
+    handle: Handle,
+}
+
+impl std::fmt::Debug for Netlink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Netlink")
+    }
+}
+
+impl Netlink {
+    /// A socket in the calling thread's network namespace. Must be called inside the runtime.
+    pub fn open() -> Result<Self, NetlinkError> {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(NetlinkError::Open)?;
+        // Ends when the last handle is dropped.
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// The link of that name.
+    pub async fn link(&self, name: &str) -> Result<Option<Link>, NetlinkError> {
+        let mut answer = self.handle.link().get().match_name(name).execute();
+        match answer.try_next().await {
+            Ok(message) => Ok(message.as_ref().map(link_of)),
+            Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -nix::libc::ENODEV => Ok(None),
+            Err(error) => Err(refused(format!("looking for {name}"), error)),
+        }
+    }
+
+    /// Every link whose name begins so.
+    pub async fn links_with_prefix(&self, prefix: &str) -> Result<Vec<Link>, NetlinkError> {
+        let all: Vec<LinkMessage> = self
+            .handle
+            .link()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(|error| refused("listing links".to_owned(), error))?;
+        Ok(all.iter().map(link_of).filter(|link| link.name.starts_with(prefix)).collect())
+    }
+
+    async fn index(&self, name: &str) -> Result<u32, NetlinkError> {
+        self.link(name).await?.map(|l| l.index).ok_or_else(|| NetlinkError::NoLink(name.to_owned()))
+    }
+
+    async fn set(&self, what: impl FnOnce() -> String, message: LinkMessage) -> Result<(), NetlinkError> {
+        self.handle.link().change(message).execute().await.map_err(|error| refused(what(), error))
+    }
+
+    /// Readies a port of the switch on which the host itself must stay silent: no ARP, no multicast, the MTU, then up.
+    pub async fn plug(&self, name: &str, mtu: u32) -> Result<(), NetlinkError> {
+        let index = self.index(name).await?;
+        let message = LinkUnspec::new_with_index(index).arp(false).multicast(false).mtu(mtu).build();
+        self.set(|| format!("preparing {name}"), message).await?;
+        self.set(|| format!("setting {name} up"), LinkUnspec::new_with_index(index).up().build()).await
+    }
+
+    /// Sets a link up or down.
+    pub async fn set_up(&self, name: &str, up: bool) -> Result<(), NetlinkError> {
+        let message = LinkUnspec::new_with_index(self.index(name).await?);
+        let message = if up { message.up() } else { message.down() };
+        self.set(|| format!("setting {name} {}", if up { "up" } else { "down" }), message.build()).await
+    }
+
+    /// Sets a link's MTU.
+    pub async fn set_mtu(&self, name: &str, mtu: u32) -> Result<(), NetlinkError> {
+        let message = LinkUnspec::new_with_index(self.index(name).await?).mtu(mtu).build();
+        self.set(|| format!("setting the MTU of {name}"), message).await
+    }
+
+    /// Gives a link its Ethernet address; on some kinds only while it is down.
+    pub async fn set_mac(&self, name: &str, mac: MacAddr) -> Result<(), NetlinkError> {
+        let link = self.link(name).await?.ok_or_else(|| NetlinkError::NoLink(name.to_owned()))?;
+        if link.mac == Some(mac) {
+            return Ok(());
+        }
+        let message = LinkUnspec::new_with_index(link.index).address(mac.0.to_vec()).build();
+        self.set(|| format!("setting the address of {name}"), message).await
+    }
+
+    /// Whether the host asks and answers ARP on the link.
+    pub async fn set_arp(&self, name: &str, on: bool) -> Result<(), NetlinkError> {
+        let message = LinkUnspec::new_with_index(self.index(name).await?).arp(on).build();
+        self.set(|| format!("setting ARP of {name}"), message).await
+    }
+
+    /// Puts an address on a link (the prefix makes its connected route).
+    pub async fn ensure_address(&self, name: &str, address: Ipv4Net) -> Result<(), NetlinkError> {
+        let index = self.index(name).await?;
+        self.handle
+            .address()
+            .add(index, IpAddr::V4(address.addr()), address.prefix_len())
+            .replace()
+            .execute()
+            .await
+            .map_err(|error| refused(format!("putting {address} on {name}"), error))
+    }
+
+    /// Routes a block directly out of a link, with `source` as the host's own address there.
+    pub async fn ensure_route(
+        &self,
+        name: &str,
+        destination: Ipv4Net,
+        source: Option<Ipv4Addr>,
+    ) -> Result<(), NetlinkError> {
+        let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(destination.network(), destination.prefix_len())
+            .output_interface(self.index(name).await?)
+            .scope(RouteScope::Link);
+        if let Some(source) = source {
+            route = route.pref_source(source);
+        }
+        self.handle
+            .route()
+            .add(route.build())
+            .replace()
+            .execute()
+            .await
+            .map_err(|error| refused(format!("routing {destination} to {name}"), error))
+    }
+
+    /// States for good which Ethernet address a neighbour has.
+    pub async fn ensure_neighbour(
+        &self,
+        name: &str,
+        address: Ipv4Addr,
+        mac: MacAddr,
+    ) -> Result<(), NetlinkError> {
+        self.handle
+            .neighbours()
+            .add(self.index(name).await?, IpAddr::V4(address))
+            .link_layer_address(&mac.0)
+            .state(NeighbourState::Permanent)
+            .replace()
+            .execute()
+            .await
+            .map_err(|error| refused(format!("naming neighbour {address} of {name}"), error))
+    }
+
+    /// Removes a link; it is no error if there is none.
+    pub async fn delete_link(&self, name: &str) -> Result<(), NetlinkError> {
+        let Some(link) = self.link(name).await? else { return Ok(()) };
+        match self.handle.link().del(link.index).execute().await {
+            Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -nix::libc::ENODEV => Ok(()),
+            other => other.map_err(|error| refused(format!("removing {name}"), error)),
+        }
+    }
+}
+
+fn refused(what: String, source: rtnetlink::Error) -> NetlinkError {
+    NetlinkError::Refused { what, source: Box::new(source) }
+}
+
+fn link_of(message: &LinkMessage) -> Link {
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        up: message.header.flags.contains(LinkFlags::Up),
+        mtu: 0,
+        mac: None,
+        kind: None,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Address(bytes) => {
+                link.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().map(MacAddr)
+            }
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    if let LinkInfo::Kind(kind) = info {
+                        link.kind = Some(kind.to_string());
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    link
+}
+
+/// Whether the text can be the name of a device of ours: 1 to 15 bytes of `[a-z0-9-]`. Such a name is also safe as
+/// part of a path below `/proc/sys`.
+#[must_use]
+pub fn is_device_name(name: &str) -> bool {
+    (1..=15).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// Turns IPv6 off on a device. On a host without IPv6 there is nothing to turn off.
+pub fn disable_ipv6(device: &str) -> io::Result<()> {
+    if !is_device_name(device) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    match set_sysctl(&format!("net/ipv6/conf/{device}/disable_ipv6"), "1") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Lets the host route IPv4.
+pub fn enable_forwarding() -> io::Result<()> {
+    set_sysctl("net/ipv4/ip_forward", "1")
+}
+
+/// Writes a sysctl unless it already has that value.
+pub fn set_sysctl(name: &str, value: &str) -> io::Result<()> {
+    let path = format!("/proc/sys/{name}");
+    if std::fs::read_to_string(&path)?.trim() == value {
+        return Ok(());
+    }
+    std::fs::write(path, value)
+}

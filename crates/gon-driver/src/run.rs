@@ -5,9 +5,10 @@
 //! deadline is killed with its whole process group, that a detached process is nobody's child and survives us, and
 //! that a process remembered from earlier ([`Pid`]) is never mistaken for another one that got its number.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -62,6 +63,17 @@ pub struct Cmd {
     limits: Vec<(nix::sys::resource::Resource, u64)>,
     umask: Option<u32>,
     no_new_privs: bool,
+    binds: Vec<(CString, CString)>,
+    confine: Option<Confine>,
+}
+
+/// What the child does to itself, still privileged, just before its identity changes.
+struct Confine(Box<dyn Fn() -> io::Result<()> + Send + Sync>);
+
+impl std::fmt::Debug for Confine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Confine")
+    }
 }
 
 impl Cmd {
@@ -79,6 +91,8 @@ impl Cmd {
             limits: vec![],
             umask: None,
             no_new_privs: false,
+            binds: vec![],
+            confine: None,
         }
     }
     /// One more argument.
@@ -149,19 +163,36 @@ impl Cmd {
         self
     }
 
+    /// Shows the child `source` also at `target`, an existing directory, in a mount namespace of its own that ends
+    /// with it. Needs privilege; done before the identity changes, so `source` may lie where the child cannot go.
+    pub fn bind(mut self, source: &Path, target: &Path) -> io::Result<Self> {
+        self.binds.push((c_path(source)?, c_path(target)?));
+        Ok(self)
+    }
+
+    /// What else the child does to itself before its identity changes; a failure keeps it from starting.
+    ///
+    /// # Safety
+    /// It runs between fork and exec of a process with threads: system calls only, no allocation, no lock.
+    #[must_use]
+    pub(crate) unsafe fn confine(
+        mut self,
+        step: impl Fn() -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.confine = Some(Confine(Box::new(step)));
+        self
+    }
+
     fn name(&self) -> String {
         self.program.to_string_lossy().into_owned()
     }
 
     /// The standard command: everything but stdio, and, for a detached one, the second fork that reports the
     /// grandchild's number on `orphan`.
-    fn build(&self, orphan: Option<RawFd>) -> Command {
+    fn build(&mut self, orphan: Option<RawFd>) -> io::Result<Command> {
         let mut command = Command::new(&self.program);
         command.args(&self.args).env_clear().env("LC_ALL", "C").env("PATH", PATH);
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
-        if let Some(dir) = &self.cwd {
-            command.current_dir(dir);
-        }
         if orphan.is_none() {
             command.process_group(0);
         }
@@ -169,6 +200,9 @@ impl Cmd {
         let who = self.run_as.clone();
         let limits = self.limits.clone();
         let (umask, no_new_privs) = (self.umask, self.no_new_privs);
+        let cwd = self.cwd.as_deref().map(c_path).transpose()?;
+        let binds = self.binds.clone();
+        let confine = self.confine.take();
         // SAFETY: between fork and exec the closure makes system calls only; it allocates nothing and takes no lock.
         unsafe {
             command.pre_exec(move || {
@@ -185,11 +219,23 @@ impl Cmd {
                 for fd in &keep {
                     check(libc::c_long::from(libc::fcntl(*fd, libc::F_SETFD, 0)))?;
                 }
+                if !binds.is_empty() {
+                    unshare_mounts()?;
+                }
+                for (source, target) in &binds {
+                    bind_mount(source, target)?;
+                }
+                if let Some(dir) = &cwd {
+                    check(libc::c_long::from(libc::chdir(dir.as_ptr())))?;
+                }
                 if let Some(mask) = umask {
                     libc::umask(mask as libc::mode_t);
                 }
                 for (resource, value) in &limits {
                     nix::sys::resource::setrlimit(*resource, *value, *value)?;
+                }
+                if let Some(Confine(step)) = &confine {
+                    step()?;
                 }
                 if let Some(who) = &who {
                     check(libc::c_long::from(libc::setgroups(who.groups.len(), who.groups.as_ptr())))?;
@@ -202,8 +248,38 @@ impl Cmd {
                 Ok(())
             });
         }
-        command
+        Ok(command)
     }
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+/// A mount namespace of our own that still hears of what is unmounted outside, but tells nothing.
+///
+/// # Safety
+/// Only between fork and exec.
+unsafe fn unshare_mounts() -> io::Result<()> {
+    // SAFETY: system calls; the arguments are static or null.
+    unsafe {
+        check(libc::c_long::from(libc::unshare(libc::CLONE_NEWNS)))?;
+        let null = std::ptr::null();
+        let flags = libc::MS_REC | libc::MS_SLAVE;
+        check(libc::c_long::from(libc::mount(null, c"/".as_ptr(), null, flags, null.cast())))?;
+    }
+    Ok(())
+}
+
+/// # Safety
+/// Only between fork and exec.
+unsafe fn bind_mount(source: &CStr, target: &CStr) -> io::Result<()> {
+    let null = std::ptr::null();
+    // SAFETY: a system call; both strings end with a zero.
+    let result = unsafe {
+        libc::mount(source.as_ptr(), target.as_ptr(), null, libc::MS_BIND | libc::MS_REC, null.cast())
+    };
+    check(libc::c_long::from(result)).map(drop)
 }
 
 /// In the child: forks once more and goes on in the grandchild, which has its own session and whose parent is gone.
@@ -341,10 +417,10 @@ impl Drop for Leash {
 
 /// Runs a command to its end. Success is exit code 0; anything else is an error. Dropping the future kills the
 /// command's process group.
-pub async fn run(cmd: Cmd) -> Result<Output, RunError> {
+pub async fn run(mut cmd: Cmd) -> Result<Output, RunError> {
     let program = cmd.name();
     let io_error = |source| RunError::Io { program: program.clone(), source };
-    let mut command = cmd.build(None);
+    let mut command = cmd.build(None).map_err(io_error)?;
     command
         .stdin(if cmd.stdin.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
@@ -419,7 +495,7 @@ fn tail(stderr: &[u8]) -> String {
 
 /// Starts a process that outlives us: own session, parent gone, standard output and error appended to `log` (mode
 /// 0600), nothing else open but the descriptors given. Returns once the program is executing.
-pub fn spawn_detached(cmd: Cmd, log: &Path) -> Result<Pid, RunError> {
+pub fn spawn_detached(mut cmd: Cmd, log: &Path) -> Result<Pid, RunError> {
     use std::os::unix::fs::OpenOptionsExt;
     let program = cmd.name();
     let io_error = |source| RunError::Io { program: program.clone(), source };
@@ -432,7 +508,7 @@ pub fn spawn_detached(cmd: Cmd, log: &Path) -> Result<Pid, RunError> {
         .map_err(io_error)?;
     let (read, write) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|errno| io_error(errno.into()))?;
-    let mut command = cmd.build(Some(write.as_raw_fd()));
+    let mut command = cmd.build(Some(write.as_raw_fd())).map_err(io_error)?;
     command.stdin(Stdio::null()).stdout(log.try_clone().map_err(io_error)?).stderr(log);
     // `spawn` returns when the grandchild has executed the program (or could not): it holds the pipe on which the
     // standard library waits.

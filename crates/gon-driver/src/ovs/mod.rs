@@ -1,1 +1,350 @@
-//! Open vSwitch: follows.
+//! Open vSwitch: the machine's own, or a private pair below the data directory.
+//!
+//! Assumes the package `openvswitch-switch` and privilege. Promises connections that stay open (database, control,
+//! OpenFlow) so that a change costs no process; a datapath type that was proved, not assumed; and that a switch that
+//! died is started again when it is ours.
+//!
+//! **Restarts (rule R14).** Our own switch is always *armed*: its database says `flow-restore-wait`, which makes a
+//! starting ovs-vswitchd leave the datapath alone until its flows are there. [`Ovs::release`] tells the running one
+//! that they are, then arms the next start (a running switch reads the setting only until it was false once). The
+//! machine's own switch is not armed, since others live on it.
+
+mod openflow;
+mod ovsdb;
+mod private;
+mod rpc;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+pub use openflow::{OpenFlowError, Switch};
+pub use ovsdb::{Ovsdb, PortKind, PortSpec, PortStatus};
+pub use rpc::{Rpc, RpcError};
+
+use crate::run::{Pid, RunError};
+
+/// Where the machine's own Open vSwitch keeps its sockets.
+const MACHINE_RUN_DIR: &str = "/var/run/openvswitch";
+/// A socket path, its final zero included, has room for this many bytes (`sockaddr_un`).
+const SUN_PATH: usize = 108;
+/// How long a control command may take.
+const CONTROL: Duration = Duration::from_secs(10);
+const RESTORE_WAIT: &str = "flow-restore-wait";
+
+/// Which datapath carries the packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Datapath {
+    /// The kernel's.
+    System,
+    /// Open vSwitch's own, in userspace.
+    Netdev,
+}
+
+impl Datapath {
+    /// The word Open vSwitch has for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::Netdev => "netdev",
+        }
+    }
+    /// The datapath's own name, as control commands want it.
+    const fn full_name(self) -> &'static str {
+        match self {
+            Self::System => "system@ovs-system",
+            Self::Netdev => "netdev@ovs-netdev",
+        }
+    }
+}
+
+/// Why Open vSwitch could not be made to do something.
+#[derive(Debug, thiserror::Error)]
+pub enum OvsError {
+    /// A socket failed, or the other side refused.
+    #[error(transparent)]
+    Rpc(#[from] RpcError),
+    /// The database refused.
+    #[error("the switch's database: {0}")]
+    Database(String),
+    /// ovs-vswitchd does not follow its database.
+    #[error("ovs-vswitchd has not followed its database within {0:?}")]
+    Behind(Duration),
+    /// A program could not be run.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// A server does not come up.
+    #[error("Open vSwitch does not start ({log}): {tail}")]
+    NotReady {
+        /// Its log.
+        log: PathBuf,
+        /// The end of it.
+        tail: String,
+    },
+    /// A process does not end.
+    #[error("process {0} does not end")]
+    Stuck(i32),
+    /// A file or directory could not be handled.
+    #[error("{path}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Which Open vSwitch to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// The machine's if it runs in this network namespace, else a private one.
+    Auto,
+    /// A private one, whatever runs.
+    Private,
+}
+
+/// What to use, and where.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where a private one keeps its files.
+    pub dir: PathBuf,
+    /// Which.
+    pub choice: Choice,
+    /// The datapath; `None`: the kernel's if it proves itself, else the userspace one.
+    pub datapath: Option<Datapath>,
+}
+
+/// A running Open vSwitch.
+#[derive(Debug)]
+pub struct Ovs {
+    private: Option<private::Private>,
+    run_dir: PathBuf,
+    database: Ovsdb,
+    control: Rpc,
+    control_of: Option<Pid>,
+    datapath: Datapath,
+}
+
+impl Ovs {
+    /// Uses the machine's, or adopts or starts a private one; makes the bridge and nothing else.
+    pub async fn connect_or_start(config: &Config, bridge: &str) -> Result<Self, OvsError> {
+        let machine = match config.choice {
+            Choice::Auto => machine(Path::new(MACHINE_RUN_DIR)).await,
+            Choice::Private => None,
+        };
+        let mut ovs = match machine {
+            Some(pid) => {
+                let run_dir = PathBuf::from(MACHINE_RUN_DIR);
+                Self {
+                    private: None,
+                    database: Ovsdb::new(&run_dir.join("db.sock")),
+                    control: Rpc::new(&run_dir.join(format!("ovs-vswitchd.{}.ctl", pid.pid))),
+                    control_of: Some(pid),
+                    run_dir,
+                    datapath: Datapath::Netdev,
+                }
+            }
+            None => {
+                let private = private::Private::at(&config.dir);
+                private.ensure().await?;
+                Self {
+                    run_dir: private.run_dir().to_owned(),
+                    database: Ovsdb::new(&private.database()),
+                    control: Rpc::new(&private.control()),
+                    control_of: None,
+                    private: Some(private),
+                    datapath: Datapath::Netdev,
+                }
+            }
+        };
+        let here = ovs.database.bridge(bridge).await?;
+        ovs.datapath = match (config.datapath, here) {
+            (Some(wanted), _) => wanted,
+            // A bridge that works is not moved to another datapath under its guests.
+            (None, Some(Datapath::Netdev)) => Datapath::Netdev,
+            (None, _) if ovs.kernel_datapath_works().await => Datapath::System,
+            (None, _) => Datapath::Netdev,
+        };
+        ovs.database.ensure_bridge(bridge, ovs.datapath).await?;
+        Ok(ovs)
+    }
+
+    /// The private one below `dir`, if it runs: for tearing down.
+    pub async fn stop_private(dir: &Path) -> Result<(), OvsError> {
+        private::Private::at(dir).stop().await
+    }
+
+    /// Proves the kernel's datapath by making one and removing it again.
+    async fn kernel_datapath_works(&self) -> bool {
+        const PROBE: &str = "system@gon-probe";
+        let made = self.control.call("dpctl/add-dp", json!([PROBE]), CONTROL).await;
+        if let Err(error) = &made {
+            tracing::info!(%error, "no kernel datapath; using the userspace one");
+        }
+        made.is_ok() && self.control.call("dpctl/del-dp", json!([PROBE]), CONTROL).await.is_ok()
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn database(&self) -> &Ovsdb {
+        &self.database
+    }
+    /// The datapath in use.
+    #[must_use]
+    pub fn datapath(&self) -> Datapath {
+        self.datapath
+    }
+    /// Whether it is ours alone.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        self.private.is_some()
+    }
+    /// The management socket of a bridge, for [`Switch::connect`].
+    #[must_use]
+    pub fn bridge_socket(&self, bridge: &str) -> PathBuf {
+        self.run_dir.join(format!("{bridge}.mgmt"))
+    }
+    /// Where its sockets are, as `OVS_RUNDIR` for the tools.
+    #[must_use]
+    pub fn run_dir(&self) -> &Path {
+        &self.run_dir
+    }
+
+    /// The process that carries the packets: another one is another conntrack (in userspace).
+    pub async fn switch_process(&self) -> Option<Pid> {
+        match &self.private {
+            Some(private) => private.running().await.1,
+            None => private::machine_switch(&self.run_dir).ok().flatten(),
+        }
+    }
+
+    /// The processes that are ours: of the machine's switch none.
+    pub async fn own_processes(&self) -> Vec<Pid> {
+        match &self.private {
+            Some(private) => {
+                let (database, switch) = private.running().await;
+                database.into_iter().chain(switch).collect()
+            }
+            None => vec![],
+        }
+    }
+
+    /// Starts again what is ours and died; finds again what is the machine's and was restarted. True if something had
+    /// to be done.
+    pub async fn heal(&mut self) -> Result<bool, OvsError> {
+        if let Some(private) = &self.private {
+            let (database, switch) = private.running().await;
+            if database.is_some() && switch.is_some() {
+                return Ok(false);
+            }
+            private.ensure().await?;
+            return Ok(true);
+        }
+        let now = machine(&self.run_dir).await;
+        if let Some(pid) = now
+            && now != self.control_of
+        {
+            self.control = Rpc::new(&self.run_dir.join(format!("ovs-vswitchd.{}.ctl", pid.pid)));
+            self.control_of = now;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Says that the flows are in: a switch that waits for them begins to work, and the next start will wait again.
+    pub async fn release(&self) -> Result<(), OvsError> {
+        if self.private.is_none() {
+            return Ok(());
+        }
+        self.database.configure(&[(RESTORE_WAIT, Some("false"))]).await?;
+        self.database.configure(&[(RESTORE_WAIT, Some("true"))]).await
+    }
+
+    /// Forgets every connection of a conntrack zone.
+    pub async fn flush_zone(&self, zone: u16) -> Result<(), OvsError> {
+        // Without the datapath's name, for 3.1 cannot take it here for the userspace datapath; with it where there are
+        // several datapaths (never so with a private switch).
+        let zone = format!("zone={zone}");
+        let flush = |args| self.control.call("dpctl/flush-conntrack", args, CONTROL);
+        match flush(json!([zone])).await {
+            Err(RpcError::Refused { error, .. }) if error.contains("multiple datapaths") => {
+                flush(json!([self.datapath.full_name(), zone])).await?;
+            }
+            other => {
+                other?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Limits how many connections any one zone may hold (rule R13), so that a guest fills its own table and nobody
+    /// else's. A switch that was restarted has forgotten it.
+    pub async fn limit_zones(&self, connections: u32) -> Result<(), OvsError> {
+        let args = json!([self.datapath.full_name(), format!("default={connections}")]);
+        self.control.call("dpctl/ct-set-limits", args, CONTROL).await?;
+        Ok(())
+    }
+
+    /// How many connections a zone holds.
+    pub async fn connections(&self, zone: u16) -> Result<usize, OvsError> {
+        let text = self
+            .control("dpctl/dump-conntrack", &[self.datapath.full_name(), &format!("zone={zone}")])
+            .await?;
+        Ok(text.lines().filter(|line| !line.is_empty()).count())
+    }
+
+    /// A control command, for diagnosis and tests.
+    pub async fn control(&self, command: &str, args: &[&str]) -> Result<String, OvsError> {
+        let answer = self.control.call(command, json!(args), CONTROL).await?;
+        Ok(answer.as_str().unwrap_or_default().to_owned())
+    }
+
+    /// The version of Open vSwitch.
+    pub async fn version(&self) -> Result<String, OvsError> {
+        if let Some(version) = self.database.version().await? {
+            return Ok(version);
+        }
+        let text = self.control("version", &[]).await?;
+        Ok(text.split_whitespace().last().unwrap_or("unknown").to_owned())
+    }
+
+    /// Takes everything away: the bridge of the machine's, or the private pair with all it made.
+    pub async fn tear_down(self, bridge: &str) -> Result<(), OvsError> {
+        match &self.private {
+            Some(private) => {
+                // Deleting the bridge first lets the switch remove its devices in order.
+                if let Err(error) = self.database.delete_bridge(bridge).await {
+                    tracing::warn!(%error, "the bridge could not be removed; ending the switch all the same");
+                }
+                private.stop().await
+            }
+            None => self.database.delete_bridge(bridge).await,
+        }
+    }
+}
+
+/// The machine's own switch, if it answers and lives in our network namespace.
+async fn machine(run_dir: &Path) -> Option<Pid> {
+    let pid = private::machine_switch(run_dir).ok().flatten()?;
+    Ovsdb::new(&run_dir.join("db.sock")).ping().await.ok()?;
+    Some(pid)
+}
+
+/// Where to put sockets that belong to `dir`: there, or, if the path with the longest name would not fit a socket
+/// address, in `/run/gon-<digest of dir>-<what>`.
+#[must_use]
+pub fn socket_dir(dir: &Path, longest: &str, what: &str) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt as _;
+    let bytes = dir.as_os_str().as_bytes();
+    if bytes.len() + 1 + longest.len() < SUN_PATH {
+        return dir.to_owned();
+    }
+    let digest = Sha256::digest(bytes);
+    let short: String = digest.iter().take(6).map(|b| format!("{b:02x}")).collect();
+    PathBuf::from(format!("/run/gon-{short}-{what}"))
+}

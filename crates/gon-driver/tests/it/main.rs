@@ -1,3 +1,8 @@
 //! The doors against the real host.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod namespace;
+mod netlink;
+mod ovs;
+mod postgres;
 mod run;

@@ -1,0 +1,392 @@
+//! The few things we ask of Open vSwitch's database (RFC 7047): one bridge, its ports, two settings.
+//!
+//! Assumes that nobody else changes our bridge. Promises that every `ensure_…` may be repeated, that a change is one
+//! transaction, and that it returns when ovs-vswitchd has done what the transaction says.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use gon_types::MacAddr;
+use serde_json::{Value, json};
+
+use super::rpc::{Rpc, RpcError};
+use super::{Datapath, OvsError};
+
+/// How long one exchange with the database may take.
+const CALL: Duration = Duration::from_secs(10);
+/// How long ovs-vswitchd may take to follow the database.
+const FOLLOW: Duration = Duration::from_secs(30);
+const DATABASE: &str = "Open_vSwitch";
+
+/// What kind of port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortKind {
+    /// A device that the switch makes and the host sees.
+    Internal,
+    /// A device that is there (a tap, a veth).
+    System,
+}
+
+/// A port as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortSpec {
+    /// Its device's name.
+    pub name: String,
+    /// Its OpenFlow number: exactly this one.
+    pub ofport: u32,
+    /// Its kind.
+    pub kind: PortKind,
+    /// MTU to give an internal device.
+    pub mtu: Option<u16>,
+    /// Ethernet address to give an internal device.
+    pub mac: Option<MacAddr>,
+}
+
+/// A port as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortStatus {
+    /// Its device's name.
+    pub name: String,
+    /// Its OpenFlow number; `None` while it has none.
+    pub ofport: Option<u32>,
+    /// Why it has none.
+    pub error: Option<String>,
+    /// Its device's Ethernet address.
+    pub mac: Option<MacAddr>,
+}
+
+/// A connection to the database.
+#[derive(Debug)]
+pub struct Ovsdb {
+    rpc: Rpc,
+}
+
+impl Ovsdb {
+    /// A client of the database at `socket`.
+    #[must_use]
+    pub fn new(socket: &std::path::Path) -> Self {
+        Self { rpc: Rpc::new(socket) }
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), RpcError> {
+        self.rpc.call("echo", json!([]), Duration::from_secs(2)).await.map(drop)
+    }
+
+    /// One transaction; the results of its operations.
+    async fn transact(&self, operations: Vec<Value>) -> Result<Vec<Value>, OvsError> {
+        let mut params = vec![json!(DATABASE)];
+        params.extend(operations);
+        let answer = self.rpc.call("transact", Value::Array(params), CALL).await?;
+        let Value::Array(results) = answer else {
+            return Err(OvsError::Database(format!("unexpected answer {answer}")));
+        };
+        if let Some(failed) = results.iter().find(|r| r.get("error").is_some_and(|e| !e.is_null())) {
+            return Err(OvsError::Database(format!(
+                "{}: {}",
+                failed["error"].as_str().unwrap_or("error"),
+                failed["details"].as_str().unwrap_or_default()
+            )));
+        }
+        Ok(results)
+    }
+
+    async fn select(&self, table: &str, condition: Value, columns: &[&str]) -> Result<Vec<Value>, OvsError> {
+        let operation = json!({"op": "select", "table": table, "where": condition, "columns": columns});
+        let mut results = self.transact(vec![operation]).await?;
+        match results.first_mut().map(|r| r["rows"].take()) {
+            Some(Value::Array(rows)) => Ok(rows),
+            _ => Ok(vec![]),
+        }
+    }
+
+    /// The one row of the root table; made if the database is new.
+    async fn root(&self) -> Result<(String, BTreeMap<String, String>), OvsError> {
+        let columns = ["_uuid", "other_config"];
+        let mut rows = self.select(DATABASE, json!([]), &columns).await?;
+        if rows.is_empty() {
+            self.transact(vec![json!({"op": "insert", "table": DATABASE, "row": {}})]).await?;
+            rows = self.select(DATABASE, json!([]), &columns).await?;
+        }
+        let row = rows.first().ok_or_else(|| OvsError::Database("no root row".to_owned()))?;
+        Ok((uuid_of(&row["_uuid"])?, map_of(&row["other_config"])))
+    }
+
+    /// Sets or removes keys of the global `other_config`, and returns when ovs-vswitchd has seen them.
+    pub async fn configure(&self, settings: &[(&str, Option<&str>)]) -> Result<(), OvsError> {
+        let (root, mut config) = self.root().await?;
+        let before = config.clone();
+        for (key, value) in settings {
+            match value {
+                Some(value) => config.insert((*key).to_owned(), (*value).to_owned()),
+                None => config.remove(*key),
+            };
+        }
+        if config == before {
+            return Ok(());
+        }
+        let update = json!({"op": "update", "table": DATABASE, "where": [["_uuid", "==", ["uuid", root]]],
+            "row": {"other_config": map(&config)}});
+        self.change(&root, vec![update]).await
+    }
+
+    /// A setting of the global `other_config`.
+    pub async fn setting(&self, key: &str) -> Result<Option<String>, OvsError> {
+        Ok(self.root().await?.1.remove(key))
+    }
+
+    /// Runs a transaction and waits until ovs-vswitchd has followed.
+    async fn change(&self, root: &str, mut operations: Vec<Value>) -> Result<(), OvsError> {
+        let us = json!([["_uuid", "==", ["uuid", root]]]);
+        operations.push(
+            json!({"op": "mutate", "table": DATABASE, "where": us, "mutations": [["next_cfg", "+=", 1]]}),
+        );
+        operations.push(
+            json!({"op": "select", "table": DATABASE, "where": us, "columns": ["next_cfg", "cur_cfg"]}),
+        );
+        let results = self.transact(operations).await?;
+        let row = results.last().map_or(&Value::Null, |last| &last["rows"][0]);
+        let wanted = row["next_cfg"].as_i64().unwrap_or_default();
+        let mut seen = row["cur_cfg"].as_i64().unwrap_or_default();
+        let until = Instant::now() + FOLLOW;
+        while seen < wanted {
+            let left = until.saturating_duration_since(Instant::now()).min(Duration::from_secs(5));
+            if left.is_zero() {
+                return Err(OvsError::Behind(FOLLOW));
+            }
+            // The database itself waits until the column is no longer what we saw, then shows it.
+            let wait = json!({"op": "wait", "table": DATABASE, "where": us, "columns": ["cur_cfg"],
+                "until": "!=", "rows": [{"cur_cfg": seen}], "timeout": left.as_millis() as u64});
+            let look = json!({"op": "select", "table": DATABASE, "where": us, "columns": ["cur_cfg"]});
+            match self.transact(vec![wait, look]).await {
+                Ok(results) => seen = results[1]["rows"][0]["cur_cfg"].as_i64().unwrap_or(seen),
+                Err(OvsError::Database(text)) if text.starts_with("timed out") => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// The datapath type of a bridge; `None` if there is no such bridge.
+    pub async fn bridge(&self, name: &str) -> Result<Option<Datapath>, OvsError> {
+        let rows = self.select("Bridge", json!([["name", "==", name]]), &["datapath_type"]).await?;
+        Ok(rows.first().map(|row| match row["datapath_type"].as_str() {
+            Some("netdev") => Datapath::Netdev,
+            _ => Datapath::System,
+        }))
+    }
+
+    /// Makes the bridge be there: closed without flows, OpenFlow 1.4 spoken, never learning, never flooding.
+    pub async fn ensure_bridge(&self, name: &str, datapath: Datapath) -> Result<(), OvsError> {
+        let (root, _) = self.root().await?;
+        let row = json!({
+            "name": name,
+            "datapath_type": datapath.as_str(),
+            "fail_mode": "secure",
+            "protocols": set(["OpenFlow10", "OpenFlow13", "OpenFlow14", "OpenFlow15"].map(Value::from)),
+            "other_config": map(&BTreeMap::from([("disable-in-band".to_owned(), "true".to_owned())])),
+            "mcast_snooping_enable": false,
+            "stp_enable": false,
+            "rstp_enable": false,
+        });
+        let columns: Vec<&str> =
+            row.as_object().map(|o| o.keys().map(String::as_str).collect()).unwrap_or_default();
+        let found = self.select("Bridge", json!([["name", "==", name]]), &columns).await?;
+        match found.first() {
+            Some(is) if columns.iter().all(|c| same(&is[c], &row[c])) => Ok(()),
+            Some(_) => {
+                let update =
+                    json!({"op": "update", "table": "Bridge", "where": [["name", "==", name]], "row": row});
+                self.change(&root, vec![update]).await
+            }
+            None => {
+                let mut row = row;
+                row["ports"] = json!(["named-uuid", "port"]);
+                let operations = vec![
+                    json!({"op": "insert", "table": "Interface", "uuid-name": "interface",
+                        "row": {"name": name, "type": "internal"}}),
+                    json!({"op": "insert", "table": "Port", "uuid-name": "port",
+                        "row": {"name": name, "interfaces": ["named-uuid", "interface"]}}),
+                    json!({"op": "insert", "table": "Bridge", "uuid-name": "bridge", "row": row}),
+                    json!({"op": "mutate", "table": DATABASE, "where": [["_uuid", "==", ["uuid", root]]],
+                        "mutations": [["bridges", "insert", ["set", [["named-uuid", "bridge"]]]]]}),
+                ];
+                self.change(&root, operations).await
+            }
+        }
+    }
+
+    /// Removes the bridge with its ports; it is no error if there is none.
+    pub async fn delete_bridge(&self, name: &str) -> Result<(), OvsError> {
+        let (root, _) = self.root().await?;
+        let rows = self.select("Bridge", json!([["name", "==", name]]), &["_uuid"]).await?;
+        let Some(row) = rows.first() else { return Ok(()) };
+        let bridge = uuid_of(&row["_uuid"])?;
+        let remove = json!({"op": "mutate", "table": DATABASE, "where": [["_uuid", "==", ["uuid", root]]],
+            "mutations": [["bridges", "delete", ["set", [["uuid", bridge]]]]]});
+        self.change(&root, vec![remove]).await
+    }
+
+    /// Makes these ports be on the bridge; others are left alone. Says how each is. A port that has another number than
+    /// asked for is replaced.
+    pub async fn ensure_ports(&self, bridge: &str, wanted: &[PortSpec]) -> Result<Vec<PortStatus>, OvsError> {
+        let (root, _) = self.root().await?;
+        let here: BTreeMap<String, PortStatus> =
+            self.ports(bridge).await?.into_iter().map(|p| (p.name.clone(), p)).collect();
+        let right = |want: &PortSpec| here.get(&want.name).is_some_and(|is| is.ofport == Some(want.ofport));
+        let wrong: Vec<&str> = wanted
+            .iter()
+            .filter(|w| here.contains_key(&w.name) && !right(w))
+            .map(|w| w.name.as_str())
+            .collect();
+        if !wrong.is_empty() {
+            self.delete_ports(bridge, &wrong).await?;
+        }
+        let missing: Vec<&PortSpec> = wanted.iter().filter(|w| !right(w)).collect();
+        if !missing.is_empty() {
+            let mut operations = Vec::new();
+            let mut names = Vec::new();
+            for (n, want) in missing.iter().enumerate() {
+                let mut row = json!({
+                    "name": want.name,
+                    "type": match want.kind { PortKind::Internal => "internal", PortKind::System => "" },
+                    "ofport_request": want.ofport,
+                });
+                if let Some(mtu) = want.mtu {
+                    row["mtu_request"] = json!(mtu);
+                }
+                if let Some(mac) = want.mac {
+                    row["mac"] = json!(mac.to_string());
+                }
+                operations.push(
+                    json!({"op": "insert", "table": "Interface", "uuid-name": format!("i{n}"), "row": row}),
+                );
+                operations.push(json!({"op": "insert", "table": "Port", "uuid-name": format!("p{n}"),
+                    "row": {"name": want.name, "interfaces": ["named-uuid", format!("i{n}")]}}));
+                names.push(json!(["named-uuid", format!("p{n}")]));
+            }
+            operations.push(json!({"op": "mutate", "table": "Bridge", "where": [["name", "==", bridge]],
+                "mutations": [["ports", "insert", ["set", names]]]}));
+            self.change(&root, operations).await?;
+        }
+        let mut after: BTreeMap<String, PortStatus> = if missing.is_empty() {
+            here
+        } else {
+            self.ports(bridge).await?.into_iter().map(|p| (p.name.clone(), p)).collect()
+        };
+        Ok(wanted
+            .iter()
+            .map(|want| {
+                let mut is = after.remove(&want.name).unwrap_or_else(|| PortStatus {
+                    name: want.name.clone(),
+                    ofport: None,
+                    error: Some("it is not on the bridge".to_owned()),
+                    mac: None,
+                });
+                if is.error.is_none() && is.ofport != Some(want.ofport) {
+                    is.error = Some(match is.ofport {
+                        Some(other) => format!("it has number {other}, not {}", want.ofport),
+                        None => "it has no number".to_owned(),
+                    });
+                }
+                is
+            })
+            .collect())
+    }
+
+    /// Takes ports off the bridge; those that are not there are no error.
+    pub async fn delete_ports(&self, bridge: &str, names: &[&str]) -> Result<(), OvsError> {
+        let (root, _) = self.root().await?;
+        let mut uuids = Vec::new();
+        for row in self.select("Port", json!([]), &["_uuid", "name"]).await? {
+            if row["name"].as_str().is_some_and(|name| names.contains(&name)) {
+                uuids.push(json!(["uuid", uuid_of(&row["_uuid"])?]));
+            }
+        }
+        if uuids.is_empty() {
+            return Ok(());
+        }
+        let remove = json!({"op": "mutate", "table": "Bridge", "where": [["name", "==", bridge]],
+            "mutations": [["ports", "delete", ["set", uuids]]]});
+        self.change(&root, vec![remove]).await
+    }
+
+    /// The ports of the bridge, its own local one left out.
+    pub async fn ports(&self, bridge: &str) -> Result<Vec<PortStatus>, OvsError> {
+        let operations = vec![
+            json!({"op": "select", "table": "Bridge", "where": [["name", "==", bridge]], "columns": ["ports"]}),
+            json!({"op": "select", "table": "Port", "where": [["name", "!=", bridge]],
+                "columns": ["_uuid", "interfaces"]}),
+            json!({"op": "select", "table": "Interface", "where": [],
+                "columns": ["_uuid", "name", "ofport", "error", "mac_in_use"]}),
+        ];
+        let results = self.transact(operations).await?;
+        let rows =
+            |n: usize| results.get(n).and_then(|r| r["rows"].as_array()).map_or(&[][..], Vec::as_slice);
+        let on_bridge: std::collections::HashSet<&str> =
+            rows(0).iter().flat_map(|row| members(&row["ports"])).filter_map(|u| u[1].as_str()).collect();
+        let interfaces: std::collections::HashSet<&str> = rows(1)
+            .iter()
+            .filter(|row| row["_uuid"][1].as_str().is_some_and(|u| on_bridge.contains(u)))
+            .flat_map(|row| members(&row["interfaces"]))
+            .filter_map(|u| u[1].as_str())
+            .collect();
+        Ok(rows(2)
+            .iter()
+            .filter(|row| row["_uuid"][1].as_str().is_some_and(|u| interfaces.contains(u)))
+            .map(|row| PortStatus {
+                name: row["name"].as_str().unwrap_or_default().to_owned(),
+                ofport: members(&row["ofport"])
+                    .first()
+                    .and_then(|n| n.as_u64())
+                    .and_then(|n| n.try_into().ok()),
+                error: members(&row["error"]).first().and_then(|e| e.as_str()).map(str::to_owned),
+                mac: members(&row["mac_in_use"])
+                    .first()
+                    .and_then(|m| m.as_str())
+                    .and_then(|m| m.parse().ok()),
+            })
+            .collect())
+    }
+
+    /// The version of Open vSwitch.
+    pub async fn version(&self) -> Result<Option<String>, OvsError> {
+        let rows = self.select(DATABASE, json!([]), &["ovs_version"]).await?;
+        Ok(rows.first().and_then(|row| members(&row["ovs_version"]).first()?.as_str().map(str::to_owned)))
+    }
+}
+
+fn uuid_of(value: &Value) -> Result<String, OvsError> {
+    value[1].as_str().map(str::to_owned).ok_or_else(|| OvsError::Database(format!("{value} is no uuid")))
+}
+
+/// A set's members; a set of one is written as the member itself (RFC 7047 §5.1).
+fn members(value: &Value) -> Vec<&Value> {
+    match value.as_array().map(Vec::as_slice) {
+        Some([Value::String(tag), Value::Array(list)]) if tag == "set" => list.iter().collect(),
+        _ => vec![value],
+    }
+}
+
+fn set(values: impl IntoIterator<Item = Value>) -> Value {
+    json!(["set", values.into_iter().collect::<Vec<_>>()])
+}
+
+fn map(entries: &BTreeMap<String, String>) -> Value {
+    json!(["map", entries.iter().map(|(k, v)| json!([k, v])).collect::<Vec<_>>()])
+}
+
+fn map_of(value: &Value) -> BTreeMap<String, String> {
+    let pairs = value[1].as_array().map_or(&[][..], Vec::as_slice);
+    pairs.iter().filter_map(|p| Some((p[0].as_str()?.to_owned(), p[1].as_str()?.to_owned()))).collect()
+}
+
+/// Whether a column already has the value: sets have no order.
+fn same(is: &Value, wanted: &Value) -> bool {
+    let sorted = |value: &Value| {
+        let mut list: Vec<String> = members(value).iter().map(ToString::to_string).collect();
+        list.sort();
+        list
+    };
+    sorted(is) == sorted(wanted)
+}

@@ -1,0 +1,193 @@
+//! An Open vSwitch of our own: `ovsdb-server` and `ovs-vswitchd` below the data directory, on unix sockets only.
+//!
+//! Assumes the package `openvswitch-switch` and privilege. Promises that both outlive us and are adopted later (known
+//! by who listens on their sockets, asked of the kernel, and not by a number in a file), that a switch that was
+//! restarted waits for its flows, and that [`Private::stop`] leaves no process and no device.
+
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::rpc::Rpc;
+use super::{OvsError, socket_dir};
+use crate::run::{Cmd, Pid, run, spawn_detached};
+
+const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
+const READY: Duration = Duration::from_secs(15);
+/// The longest name of a socket in the run directory.
+const LONGEST: &str = "ovs-vswitchd.ctl.4194304";
+
+/// A pair of servers below a directory.
+#[derive(Debug, Clone)]
+pub(super) struct Private {
+    dir: PathBuf,
+    run_dir: PathBuf,
+}
+
+impl Private {
+    pub(super) fn at(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), run_dir: socket_dir(dir, LONGEST, "ovs") }
+    }
+    pub(super) fn run_dir(&self) -> &Path {
+        &self.run_dir
+    }
+    pub(super) fn database(&self) -> PathBuf {
+        self.run_dir.join("db.sock")
+    }
+    pub(super) fn control(&self) -> PathBuf {
+        self.run_dir.join("ovs-vswitchd.ctl")
+    }
+    fn database_control(&self) -> PathBuf {
+        self.run_dir.join("ovsdb-server.ctl")
+    }
+
+    /// The processes that run, database first.
+    pub(super) async fn running(&self) -> (Option<Pid>, Option<Pid>) {
+        (
+            listener(&self.database_control(), "ovsdb-server").await,
+            listener(&self.control(), "ovs-vswitchd").await,
+        )
+    }
+
+    /// Starts whichever of the two does not run. True if the switch had to be started.
+    pub(super) async fn ensure(&self) -> Result<bool, OvsError> {
+        for dir in [&self.dir, &self.run_dir] {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(dir)
+                .map_err(|source| OvsError::Io { path: dir.clone(), source })?;
+        }
+        let (database, switch) = self.running().await;
+        if database.is_none() {
+            self.start_database().await?;
+        }
+        if switch.is_none() {
+            self.start_switch().await?;
+        }
+        Ok(switch.is_none())
+    }
+
+    async fn start_database(&self) -> Result<(), OvsError> {
+        let file = self.dir.join("conf.db");
+        if !file.exists() {
+            self.make_database(&file).await?;
+        }
+        if self.try_database(&file).await.is_err() {
+            // What it says comes from the ledger anyway; a file that cannot be opened is worth nothing.
+            tracing::warn!(file = %file.display(), "the switch's database cannot be opened; making a new one");
+            std::fs::rename(&file, self.dir.join("conf.db.bad"))
+                .map_err(|source| OvsError::Io { path: file.clone(), source })?;
+            self.make_database(&file).await?;
+            self.try_database(&file).await?;
+        }
+        Ok(())
+    }
+
+    async fn make_database(&self, file: &Path) -> Result<(), OvsError> {
+        let beside = self.dir.join("conf.db.new");
+        let _ = std::fs::remove_file(&beside);
+        run(Cmd::new("ovsdb-tool").arg("create").arg(&beside).arg(SCHEMA)).await?;
+        std::fs::rename(&beside, file).map_err(|source| OvsError::Io { path: file.to_owned(), source })
+    }
+
+    async fn try_database(&self, file: &Path) -> Result<(), OvsError> {
+        let cmd = Cmd::new("ovsdb-server")
+            .arg(file)
+            .arg(join("--remote=punix:", &self.database()))
+            .arg(join("--unixctl=", &self.database_control()))
+            .args(["-vsyslog:off", "-vconsole:info"]);
+        let log = self.dir.join("ovsdb-server.log");
+        let pid = spawn_detached(self.environment(cmd), &log)?;
+        self.wait_for(&pid, &self.database(), &log).await
+    }
+
+    async fn start_switch(&self) -> Result<(), OvsError> {
+        let cmd = Cmd::new("ovs-vswitchd")
+            .arg(join("unix:", &self.database()))
+            .arg(join("--unixctl=", &self.control()))
+            .args(["-vsyslog:off", "-vconsole:info"]);
+        let log = self.dir.join("ovs-vswitchd.log");
+        let pid = spawn_detached(self.environment(cmd), &log)?;
+        self.wait_for(&pid, &self.control(), &log).await
+    }
+
+    fn environment(&self, cmd: Cmd) -> Cmd {
+        let cmd = cmd.env("OVS_RUNDIR", &self.run_dir).env("OVS_DBDIR", &self.dir);
+        cmd.env("OVS_LOGDIR", &self.dir).env("OVS_SYSCONFDIR", &self.dir).cwd("/").umask(0o077)
+    }
+
+    async fn wait_for(&self, pid: &Pid, socket: &Path, log: &Path) -> Result<(), OvsError> {
+        let until = Instant::now() + READY;
+        loop {
+            if peer(socket).await == Some(pid.pid) {
+                return Ok(());
+            }
+            if !pid.is_alive() || Instant::now() > until {
+                let _ = pid.kill().await;
+                let text = std::fs::read_to_string(log).unwrap_or_default();
+                let tail: Vec<&str> = text.lines().rev().take(5).collect();
+                return Err(OvsError::NotReady { log: log.to_owned(), tail: tail.join(" | ") });
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Ends both and waits until they are gone: the switch with everything it made in the kernel.
+    pub(super) async fn stop(&self) -> Result<(), OvsError> {
+        let (database, switch) = self.running().await;
+        for (pid, socket, args) in
+            [(switch, self.control(), json!(["--cleanup"])), (database, self.database_control(), json!([]))]
+        {
+            let Some(pid) = pid else { continue };
+            let _ = Rpc::new(&socket).call("exit", args, Duration::from_secs(10)).await;
+            if !pid.wait_gone(Duration::from_secs(10)).await
+                && !pid
+                    .kill()
+                    .await
+                    .map_err(|source| OvsError::Io { path: format!("/proc/{}", pid.pid).into(), source })?
+            {
+                return Err(OvsError::Stuck(pid.pid));
+            }
+        }
+        if self.run_dir != self.dir {
+            let _ = std::fs::remove_dir_all(&self.run_dir);
+        }
+        Ok(())
+    }
+}
+
+fn join(prefix: &str, path: &Path) -> std::ffi::OsString {
+    let mut text = std::ffi::OsString::from(prefix);
+    text.push(path);
+    text
+}
+
+/// Who listens on a socket, provided that it runs this program.
+async fn listener(socket: &Path, program: &str) -> Option<Pid> {
+    let pid = Pid::of(peer(socket).await?)?;
+    // A program that was replaced by an upgrade shows as "… (deleted)".
+    pid.exe()?.file_name()?.to_str()?.starts_with(program).then_some(pid)
+}
+
+/// The number of the process that listens on a socket.
+async fn peer(socket: &Path) -> Option<i32> {
+    let connect = tokio::net::UnixStream::connect(socket);
+    let stream = tokio::time::timeout(Duration::from_secs(2), connect).await.ok()?.ok()?;
+    stream.peer_cred().ok()?.pid()
+}
+
+/// The pid of the machine's own switch, if it runs in our network namespace.
+pub(super) fn machine_switch(run_dir: &Path) -> io::Result<Option<Pid>> {
+    let number = match std::fs::read_to_string(run_dir.join("ovs-vswitchd.pid")) {
+        Ok(text) => text.trim().parse().ok(),
+        Err(_) => None,
+    };
+    let Some(pid) = number.and_then(Pid::of) else { return Ok(None) };
+    let ours = std::fs::read_link("/proc/thread-self/ns/net")?;
+    let theirs = std::fs::read_link(format!("/proc/{}/ns/net", pid.pid))?;
+    Ok((ours == theirs && pid.is_alive()).then_some(pid))
+}

@@ -1,0 +1,106 @@
+//! A private Open vSwitch: made, adopted, killed, healed, torn down.
+
+use std::path::Path;
+use std::time::Duration;
+
+use gon_driver::netlink::Netlink;
+use gon_driver::ovs::{Choice, Config, Datapath, Ovs, PortKind, PortSpec};
+use gon_driver::tap::{self, TapSpec};
+
+use crate::namespace::in_namespace;
+
+const BRIDGE: &str = "br-int";
+
+fn config(dir: &Path) -> Config {
+    Config { dir: dir.join("ovs"), choice: Choice::Auto, datapath: None }
+}
+
+fn internal(name: &str, ofport: u32) -> PortSpec {
+    PortSpec { name: name.to_owned(), ofport, kind: PortKind::Internal, mtu: Some(1450), mac: None }
+}
+
+fn system(name: &str, ofport: u32) -> PortSpec {
+    PortSpec { name: name.to_owned(), ofport, kind: PortKind::System, mtu: None, mac: None }
+}
+
+#[test]
+fn a_private_switch_is_made_adopted_healed_and_leaves_nothing() {
+    in_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ovs = Ovs::connect_or_start(&config(dir.path()), BRIDGE).await.unwrap();
+        assert!(ovs.is_private());
+        let process = ovs.switch_process().await.unwrap();
+        println!("datapath {:?}, version {}", ovs.datapath(), ovs.version().await.unwrap());
+        assert_eq!(ovs.database().bridge(BRIDGE).await.unwrap(), Some(ovs.datapath()));
+
+        // Ports with the numbers asked for, twice.
+        let netlink = Netlink::open().unwrap();
+        tap::ensure(&netlink, TapSpec { name: "gt-1", owner_uid: 0, mtu: 1400 }).await.unwrap();
+        let wanted = [internal("gon-meta", 1), internal("gon-ext", 2), system("gt-1", 16)];
+        for _ in 0..2 {
+            let ports = ovs.database().ensure_ports(BRIDGE, &wanted).await.unwrap();
+            let numbers: Vec<_> =
+                ports.iter().map(|p| (p.name.as_str(), p.ofport, p.error.clone())).collect();
+            assert_eq!(
+                numbers,
+                [("gon-meta", Some(1), None), ("gon-ext", Some(2), None), ("gt-1", Some(16), None)]
+            );
+        }
+        assert_eq!(netlink.link("gon-meta").await.unwrap().unwrap().mtu, 1450);
+        // A port with the wrong number is replaced; one whose device is missing says so.
+        let ports =
+            ovs.database().ensure_ports(BRIDGE, &[system("gt-1", 17), system("gone", 18)]).await.unwrap();
+        assert_eq!(ports[0].ofport, Some(17));
+        assert!(ports[1].error.is_some(), "{ports:?}");
+        ovs.database().delete_ports(BRIDGE, &["gone", "never-there"]).await.unwrap();
+        assert_eq!(ovs.database().ports(BRIDGE).await.unwrap().len(), 3);
+        ovs.flush_zone(16).await.unwrap();
+        ovs.release().await.unwrap();
+        assert_eq!(ovs.database().setting("flow-restore-wait").await.unwrap().as_deref(), Some("true"));
+        drop(ovs);
+
+        // A later process adopts it.
+        ovs = Ovs::connect_or_start(&config(dir.path()), BRIDGE).await.unwrap();
+        assert_eq!(ovs.switch_process().await, Some(process));
+        assert!(!ovs.heal().await.unwrap());
+
+        // Murdered, the switch comes back with its ports, and so does the database.
+        assert!(process.kill().await.unwrap());
+        assert!(ovs.heal().await.unwrap());
+        let next = ovs.switch_process().await.unwrap();
+        assert_ne!(next, process);
+        ovs.database().ensure_ports(BRIDGE, &[internal("gon-meta", 1)]).await.unwrap();
+        ovs.release().await.unwrap();
+        assert!(netlink.link("gon-meta").await.unwrap().is_some());
+
+        ovs.tear_down(BRIDGE).await.unwrap();
+        assert!(!next.is_alive());
+        let left: Vec<String> =
+            netlink.links_with_prefix("").await.unwrap().into_iter().map(|l| l.name).collect();
+        assert!(
+            left.iter().all(|name| name == "gt-1"
+                || !name.starts_with("gon-") && !name.starts_with("ovs-") && name != BRIDGE),
+            "{left:?}"
+        );
+        Ovs::stop_private(&dir.path().join("ovs")).await.unwrap();
+    });
+}
+
+#[test]
+fn a_long_directory_gets_short_sockets() {
+    in_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let long = dir.path().join("y".repeat(100));
+        let started = std::time::Instant::now();
+        let ovs =
+            Ovs::connect_or_start(&Config { datapath: Some(Datapath::Netdev), ..config(&long) }, BRIDGE)
+                .await
+                .unwrap();
+        println!("from nothing to a bridge: {:?}", started.elapsed());
+        assert!(ovs.run_dir().starts_with("/run"), "{:?}", ovs.run_dir());
+        let run_dir = ovs.run_dir().to_owned();
+        ovs.tear_down(BRIDGE).await.unwrap();
+        assert!(!run_dir.exists());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    });
+}
