@@ -1,1 +1,3 @@
 //! Contract of the REST API: requests, responses, errors, client.
+
+pub mod client;
