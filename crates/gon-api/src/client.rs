@@ -179,9 +179,15 @@ impl Client {
     ) -> Result<Answer, ClientError> {
         let bytes = body.map(|b| Bytes::from(b.to_string())).unwrap_or_default();
         let mut connection = self.connection.lock().await;
-        let mut sender = match connection.take() {
-            Some(mut open) if open.ready().await.is_ok() => open,
-            _ => self.connect().await?,
+        let mut open = connection.take();
+        if let Some(sender) = &mut open
+            && sender.ready().await.is_err()
+        {
+            open = None;
+        }
+        let mut sender = match open {
+            Some(sender) => sender,
+            None => self.connect().await?,
         };
         let request = self.request(method, path, bytes, body.is_some(), headers)?;
         let transport = |error: hyper::Error| ClientError::Transport(error.to_string());
