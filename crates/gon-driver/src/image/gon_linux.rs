@@ -1,0 +1,317 @@
+//! The recipe of `gon-linux`: Debian's cloud kernel and an initramfs of busybox, dropbear and a few scripts
+//! (`images/gon-linux/`).
+//!
+//! The system lives in memory, so a guest of it starts in a second or two and forgets everything when it stops. What
+//! the scripts promise is said in them.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::cpio::Archive;
+use super::manifest::{Draft, INITRD, KERNEL};
+use super::packages::{self, SUITE, Variant};
+use super::{ImageError, Kind, Machine, Progress, Recipe, at, blocking, digest_of, kernel, tool};
+use crate::run::Cmd;
+
+const PACKAGES: [&str; 3] = ["linux-image-cloud-amd64", "busybox-static", "dropbear-bin"];
+
+/// `quiet`: each character on the serial line costs an exit to QEMU; warnings are still shown. `panic=1`: when init is
+/// gone there is nothing left to do but start again. `pci=off`: a microvm has none, and the kernel says so as an error.
+const CMDLINE: &str = "console=ttyS0 quiet panic=1 pci=off";
+
+/// The modules that guests need, in the order in which init loads them, before what they depend on is added: the way to
+/// the devices, network, disks, entropy, and the power button.
+const MODULES: [&str; 7] =
+    ["virtio_mmio", "virtio_pci", "virtio_net", "virtio_blk", "virtio_rng", "button", "evdev"];
+
+/// Programs that are not busybox: where the package has them, and where the image does. All link dynamically.
+const PROGRAMS: [(&str, &str); 2] =
+    [("usr/sbin/dropbear", "sbin/dropbear"), ("usr/bin/dropbearkey", "bin/dropbearkey")];
+
+/// The image's own files: path, mode, contents.
+const FILES: [(&str, u32, &str); 15] = [
+    ("init", 0o755, include_str!("../../../../images/gon-linux/init")),
+    ("lib/gon/common.sh", 0o644, include_str!("../../../../images/gon-linux/common.sh")),
+    ("lib/gon/dhcp", 0o755, include_str!("../../../../images/gon-linux/dhcp")),
+    ("lib/gon/metadata", 0o755, include_str!("../../../../images/gon-linux/metadata")),
+    ("lib/gon/user-data", 0o755, include_str!("../../../../images/gon-linux/user-data")),
+    ("lib/gon/ready", 0o755, include_str!("../../../../images/gon-linux/ready")),
+    ("lib/gon/power", 0o755, include_str!("../../../../images/gon-linux/power")),
+    ("etc/inittab", 0o644, include_str!("../../../../images/gon-linux/inittab")),
+    ("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\n"),
+    // No password is valid; dropbear takes keys only, besides.
+    ("etc/shadow", 0o600, "root:*:19000:0:99999:7:::\n"),
+    ("etc/group", 0o644, "root:x:0:\ntty:x:5:\n"),
+    ("etc/shells", 0o644, "/bin/sh\n"),
+    ("etc/hosts", 0o644, "127.0.0.1 localhost\n"),
+    ("etc/nsswitch.conf", 0o644, "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n"),
+    ("etc/profile", 0o644, "export PATH=/bin:/sbin\nexport PS1='\\u@\\h:\\w# '\n"),
+];
+
+/// Directories besides those that the files imply.
+const DIRECTORIES: [(&str, u32); 20] = [
+    ("bin", 0o755),
+    ("dev", 0o755),
+    ("etc", 0o755),
+    ("etc/acpi", 0o755),
+    ("etc/acpi/PWRF", 0o755),
+    ("etc/dropbear", 0o700),
+    ("lib", 0o755),
+    ("lib/gon", 0o755),
+    ("lib/modules", 0o755),
+    ("lib64", 0o755),
+    ("mnt", 0o755),
+    ("proc", 0o555),
+    ("root", 0o700),
+    ("run", 0o755),
+    ("run/gon", 0o700),
+    ("sbin", 0o755),
+    ("sys", 0o555),
+    ("tmp", 0o1777),
+    ("usr", 0o755),
+    ("var", 0o755),
+];
+
+/// Names that lead elsewhere. The power button's file name is the event as busybox's acpid spells it.
+const LINKS: [(&str, &str); 11] = [
+    ("etc/acpi/PWRF/00000080", "/lib/gon/power"),
+    ("sbin/halt", "/lib/gon/power"),
+    ("sbin/init", "/bin/busybox"),
+    ("sbin/poweroff", "/lib/gon/power"),
+    ("sbin/reboot", "/lib/gon/power"),
+    ("usr/bin", "/bin"),
+    ("usr/lib", "/lib"),
+    ("usr/sbin", "/sbin"),
+    ("var/log", "/tmp"),
+    ("var/run", "/run"),
+    ("var/tmp", "/tmp"),
+];
+
+/// Everything that decides what the image is.
+pub(super) fn digest() -> String {
+    let mut parts = vec!["gon-linux 1", SUITE, CMDLINE];
+    parts.extend(PACKAGES);
+    parts.extend(MODULES);
+    parts.extend(PROGRAMS.iter().flat_map(|(from, to)| [*from, *to]));
+    parts.extend(FILES.iter().flat_map(|(path, _, contents)| [*path, *contents]));
+    parts.extend(DIRECTORIES.iter().map(|(path, _)| *path));
+    parts.extend(LINKS.iter().flat_map(|(path, target)| [*path, *target]));
+    let modes: Vec<u32> = FILES.iter().map(|f| f.1).chain(DIRECTORIES.iter().map(|d| d.1)).collect();
+    digest_of(&parts, &modes)
+}
+
+pub(super) async fn build(work: &Path, out: &Path, progress: Progress<'_>) -> Result<Draft, ImageError> {
+    let say = |step: &str| progress(Recipe::GonLinux, step);
+    let root = work.join("root");
+    say("fetching packages");
+    packages::fetch(&root, Variant::Extract, &PACKAGES).await?;
+
+    say("kernel");
+    let version = kernel_version(&root.join("lib/modules"))?;
+    kernel::unpack(&root.join("boot").join(format!("vmlinuz-{version}")), &out.join(KERNEL)).await?;
+
+    say("initramfs");
+    let applets =
+        tool("asking busybox what it can do", Cmd::new(root.join("bin/busybox")).arg("--list")).await?;
+    let applets = String::from_utf8_lossy(&applets).into_owned();
+    let libraries = libraries(&root).await?;
+    let (initrd, modules) = (out.join(INITRD), root.join("lib/modules").join(&version));
+    blocking(move || {
+        let archive = initramfs(&root, &modules, &applets, &libraries)?;
+        std::fs::write(&initrd, archive).map_err(at(&initrd))?;
+        packages::discard(&root)
+    })
+    .await?;
+    Ok(Draft {
+        description: "Tiny Linux in memory: Debian's cloud kernel, busybox and dropbear. Log in as root.",
+        kind: Kind::Initramfs,
+        machine: Machine::Microvm,
+        cmdline: CMDLINE,
+        kernel_version: version,
+        // The kernel (52 MiB unpacked), 7 MiB twice while they are unpacked, and something to live on.
+        min_memory_mib: 128,
+    })
+}
+
+/// The one kernel in a tree of modules.
+pub(super) fn kernel_version(modules: &Path) -> Result<String, ImageError> {
+    let entries = std::fs::read_dir(modules).map_err(at(modules))?;
+    let mut names: Vec<String> =
+        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    match (names.pop(), names.is_empty()) {
+        (Some(name), true) => Ok(name),
+        _ => Err(ImageError::Contents("not exactly one kernel".into())),
+    }
+}
+
+/// The shared libraries of [`PROGRAMS`], as paths in `root` (the loader among them), found by the packages' own loader.
+async fn libraries(root: &Path) -> Result<BTreeSet<PathBuf>, ImageError> {
+    let dirs = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"].map(|dir| root.join(dir));
+    let path = format!("{}:{}", dirs[0].display(), dirs[1].display());
+    let loader = root.join("lib64/ld-linux-x86-64.so.2");
+    let mut found = BTreeSet::new();
+    for (program, _) in PROGRAMS {
+        let cmd = Cmd::new(&loader).arg("--library-path").arg(&path).arg("--list").arg(root.join(program));
+        let list = tool("listing shared libraries", cmd).await?;
+        // "libz.so.1 => /…/libz.so.1 (0x…)"; the loader and the kernel's vdso have no arrow.
+        for line in String::from_utf8_lossy(&list).lines() {
+            let Some((_, target)) = line.split_once(" => ") else { continue };
+            let target = Path::new(target.split(" (").next().unwrap_or_default().trim());
+            if !target.starts_with(root) {
+                return Err(ImageError::Contents(format!("{program} lacks a library: {}", line.trim())));
+            }
+            found.insert(target.to_owned());
+        }
+    }
+    Ok(found)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
+    std::fs::read(path).map_err(at(path))
+}
+
+/// The archive that becomes the guest's root file system.
+fn initramfs(
+    root: &Path,
+    modules: &Path,
+    applets: &str,
+    libraries: &BTreeSet<PathBuf>,
+) -> Result<Vec<u8>, ImageError> {
+    let mut archive = Archive::default();
+    for (path, mode) in DIRECTORIES {
+        archive.directory(path, mode);
+    }
+    // The kernel opens it for init before init can mount anything.
+    archive.character_device("dev/console", 0o600, 5, 1);
+    for (path, mode, contents) in FILES {
+        archive.file(path, mode, contents.as_bytes());
+    }
+    archive.file("bin/busybox", 0o755, &read(&root.join("bin/busybox"))?);
+    let ours: BTreeSet<&str> = LINKS.iter().filter_map(|(path, _)| path.strip_prefix("sbin/")).collect();
+    for applet in applets.lines().filter(|name| *name != "busybox" && !ours.contains(name)) {
+        if !applet.bytes().all(|b| b.is_ascii_alphanumeric() || b"[-_".contains(&b)) {
+            return Err(ImageError::Contents(format!("busybox has an applet '{}'", applet.escape_default())));
+        }
+        archive.symlink(&format!("bin/{applet}"), "busybox");
+    }
+    for (path, target) in LINKS {
+        archive.symlink(path, target);
+    }
+    for (from, to) in PROGRAMS {
+        archive.file(to, 0o755, &read(&root.join(from))?);
+    }
+    archive.file("lib64/ld-linux-x86-64.so.2", 0o755, &read(&root.join("lib64/ld-linux-x86-64.so.2"))?);
+    for library in libraries {
+        let name = library.file_name().and_then(|name| name.to_str());
+        let name = name.ok_or_else(|| ImageError::Contents("a library without a name".into()))?;
+        if !name.starts_with("ld-linux") {
+            archive.file(&format!("lib/{name}"), 0o755, &read(library)?);
+        }
+    }
+    let mut order = String::new();
+    for module in load_order(modules, &MODULES)? {
+        order.push_str(&module.name);
+        order.push('\n');
+        archive.file(&format!("lib/modules/{}.ko", module.name), 0o644, &module.contents);
+    }
+    archive.file("lib/modules/order", 0o644, order.as_bytes());
+    Ok(archive.finish())
+}
+
+/// A kernel module to be loaded.
+struct Module {
+    name: String,
+    contents: Vec<u8>,
+}
+
+/// `wanted` and all they depend on, dependencies first. What is built into the kernel needs no loading.
+fn load_order(dir: &Path, wanted: &[&str]) -> Result<Vec<Module>, ImageError> {
+    let mut files = Vec::new();
+    find_modules(&dir.join("kernel"), &mut files)?;
+    let builtin = std::fs::read_to_string(dir.join("modules.builtin")).unwrap_or_default();
+    let builtin: BTreeSet<String> = builtin.lines().filter_map(|line| module_name(Path::new(line))).collect();
+    let mut order: Vec<Module> = Vec::new();
+    for name in wanted {
+        add_module(name, &files, &builtin, &mut order, 0)?;
+    }
+    Ok(order)
+}
+
+fn add_module(
+    name: &str,
+    files: &[PathBuf],
+    builtin: &BTreeSet<String>,
+    order: &mut Vec<Module>,
+    depth: u32,
+) -> Result<(), ImageError> {
+    if builtin.contains(name) || order.iter().any(|module| module.name == name) {
+        return Ok(());
+    }
+    let path = files.iter().find(|path| module_name(path).as_deref() == Some(name));
+    let (Some(path), true) = (path, depth < 16) else {
+        return Err(ImageError::Contents(format!("the kernel has no module {name}")));
+    };
+    let contents = read(path)?;
+    for dependency in depends(&contents) {
+        add_module(&dependency, files, builtin, order, depth + 1)?;
+    }
+    order.push(Module { name: name.to_owned(), contents });
+    Ok(())
+}
+
+/// A module's name as the kernel spells it: `virtio-rng.ko` is `virtio_rng`. Compressed modules are not looked for:
+/// the kernels of [`SUITE`] have none.
+fn module_name(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str()?.strip_suffix(".ko")?;
+    Some(name.replace('-', "_"))
+}
+
+/// The modules that a module says it needs: `depends=a,b` among the texts in its `.modinfo` section.
+fn depends(module: &[u8]) -> Vec<String> {
+    const KEY: &[u8] = b"\0depends=";
+    let Some(start) = module.windows(KEY.len()).position(|window| window == KEY) else { return vec![] };
+    let value = module[start + KEY.len()..].split(|b| *b == 0).next().unwrap_or_default();
+    let value = String::from_utf8_lossy(value);
+    value.split(',').filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect()
+}
+
+fn find_modules(dir: &Path, files: &mut Vec<PathBuf>) -> Result<(), ImageError> {
+    for entry in std::fs::read_dir(dir).map_err(at(dir))? {
+        let entry = entry.map_err(at(dir))?;
+        let kind = entry.file_type().map_err(at(dir))?;
+        if kind.is_dir() {
+            find_modules(&entry.path(), files)?;
+        } else if kind.is_file() {
+            files.push(entry.path());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_are_loaded_after_what_they_depend_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let kernel = dir.path().join("kernel/drivers");
+        std::fs::create_dir_all(&kernel).unwrap();
+        let module = |name: &str, depends: &str| {
+            std::fs::write(kernel.join(name), format!("\x7fELF\0license=GPL\0depends={depends}\0name=x\0"))
+                .unwrap();
+        };
+        module("virtio-net.ko", "virtio,failover");
+        module("virtio.ko", "virtio-ring");
+        module("virtio-ring.ko", "");
+        module("unused.ko", "");
+        std::fs::write(dir.path().join("modules.builtin"), "kernel/net/failover.ko\n").unwrap();
+        let order = load_order(dir.path(), &["virtio_net", "virtio"]).unwrap();
+        let names: Vec<_> = order.iter().map(|module| module.name.as_str()).collect();
+        assert_eq!(names, ["virtio_ring", "virtio", "virtio_net"]);
+        assert!(load_order(dir.path(), &["absent"]).is_err());
+        module("a.ko", "b");
+        module("b.ko", "a");
+        assert!(load_order(dir.path(), &["a"]).is_err(), "a circle");
+    }
+}
