@@ -9,6 +9,8 @@ use gon_types::id::{NetworkInterfaceId, NodeId};
 use ipnet::Ipv4Net;
 
 use crate::flow::FlowTable;
+use crate::plan::Plan;
+use crate::stage;
 
 /// What the compiler must know of the node and the document cannot say. All of it is fixed once the bridge exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,10 +88,73 @@ pub enum Reason {
     /// The document is another node's.
     #[error("the document is for another node")]
     WrongNode,
+    /// Port numbers are 16 to 16000.
+    #[error("its port number is out of range")]
+    BadPortNumber,
+    /// Two ports have one number.
+    #[error("another port has its number")]
+    SharedPortNumber,
+    /// Two ports have one id.
+    #[error("the document has it twice")]
+    Repeated,
+    /// The subnet is not in the document, or twice and differently.
+    #[error("its subnet is not in the document")]
+    NoSuchSubnet,
+    /// The VPC is not in the document, or twice and differently.
+    #[error("its VPC is not in the document")]
+    NoSuchVpc,
+    /// Network keys are 1 to 2^24-1, each VPC its own.
+    #[error("its VPC's network key is out of range or another VPC's")]
+    BadNetworkKey,
+    /// The subnet is outside its VPC's blocks, overlaps another, or is no unicast block.
+    #[error("its subnet's block is impossible")]
+    BadSubnet,
+    /// The address is outside the subnet or one of its reserved ones.
+    #[error("its address cannot be an interface's")]
+    BadAddress,
+    /// Another port, or another interface in the list of addresses, has it.
+    #[error("its address is another interface's too")]
+    SharedAddress,
+    /// Not a locally administered unicast address, or one of the node's own.
+    #[error("its MAC address cannot be an interface's")]
+    BadMac,
+    /// Two ports of the VPC have one MAC address.
+    #[error("its MAC address is another port's too")]
+    SharedMac,
+    /// Outside the pool, or the pool's own.
+    #[error("its public address is not one of the pool's")]
+    BadPublicAddress,
+    /// Two ports have one public address.
+    #[error("its public address is another port's too")]
+    SharedPublicAddress,
+    /// Every port has a group.
+    #[error("it has no security group")]
+    NoGroup,
+    /// A group, or one that its rules name, is not in the document or of another VPC.
+    #[error("a security group is not in the document or of another VPC")]
+    NoSuchGroup,
+    /// Ports without TCP or UDP, or the like.
+    #[error("a rule of its groups says something impossible")]
+    BadRule,
+    /// More peer groups than fit into one message to the switch.
+    #[error("its groups have too many rules")]
+    TooManyRules,
 }
 
 /// The flows of a node. Total: every document has an answer, in which impossible ports are closed and named.
 #[must_use]
-pub fn compile(_document: &NodeNetwork, _facts: &NodeFacts) -> Compiled {
-    Compiled::default()
+pub fn compile(document: &NodeNetwork, facts: &NodeFacts) -> Compiled {
+    let plan = Plan::new(document, facts);
+    let zones = plan
+        .ports
+        .iter()
+        .map(|p| {
+            let owner = (p.spec.id, p.vpc.key, p.spec.mac, p.spec.private_ip);
+            (p.spec.port_no, Zone { owner, policy: p.policy })
+        })
+        .collect();
+    Compiled { flows: stage::all(&plan), zones, degraded: plan.closed }
 }
+
+#[cfg(test)]
+mod tests;

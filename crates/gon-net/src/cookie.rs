@@ -58,7 +58,6 @@ impl Cookie {
     }
     /// The stage that made the flow.
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "one byte is meant")]
     pub fn stage(self) -> Option<Stage> {
         Self::from_bits(self.0).and_then(|c| Stage::of_table((c.0 >> 48) as u8))
     }
@@ -75,7 +74,6 @@ impl Cookie {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the tail is meant")]
 fn origin(id: Uuid) -> u64 {
     id.as_u128() as u64 & ORIGIN_MASK
 }

@@ -150,8 +150,9 @@ impl Match {
 
 /// A MAC address as the 48 bits of a field.
 #[must_use]
-pub fn mac_bits(mac: MacAddr) -> u64 {
-    mac.0.iter().fold(0, |bits, byte| (bits << 8) | u64::from(*byte))
+pub const fn mac_bits(mac: MacAddr) -> u64 {
+    let [a, b, c, d, e, f] = mac.0;
+    u64::from_be_bytes([0, 0, a, b, c, d, e, f])
 }
 
 /// The MAC address in the low 48 bits.

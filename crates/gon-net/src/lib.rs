@@ -19,6 +19,7 @@ pub mod flow;
 pub mod netfilter;
 pub mod openflow;
 pub mod pipeline;
+mod plan;
 pub mod service;
 mod stage;
 pub mod trace;

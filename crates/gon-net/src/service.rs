@@ -47,7 +47,7 @@ pub const DHCP: Ipv4Addr = Ipv4Addr::new(169, 254, 64, 4);
 /// DHCP: an answer sent from here reaches the guest with destination 255.255.255.255: for clients that set the
 /// broadcast flag. Nothing arrives here.
 pub const DHCP_BROADCAST: Ipv4Addr = Ipv4Addr::new(169, 254, 64, 5);
-/// DNS as asked at base + 2 of the VPC's blocks, in the document's order of blocks; further blocks have none.
+/// DNS as asked at base + 2 of each of the VPC's blocks, in rising order of blocks; a ninth block has none.
 pub const DNS_VPC: [Ipv4Addr; 8] = [
     Ipv4Addr::new(169, 254, 64, 8),
     Ipv4Addr::new(169, 254, 64, 9),
@@ -119,7 +119,6 @@ pub fn link_local(port_no: u16) -> Ipv4Addr {
 
 /// The port that a local service knows by this address.
 #[must_use]
-#[expect(clippy::cast_possible_truncation, reason = "14 bits are left")]
 pub fn port_no(address: Ipv4Addr) -> Option<u16> {
     let low = (u32::from(address) & ((1 << PORT_NO_BITS) - 1)) as u16;
     (NETWORK.contains(&address) && (FIRST_PORT_NO..=LAST_PORT_NO).contains(&low)).then_some(low)

@@ -96,8 +96,7 @@ impl Field {
         match self {
             Self::Metadata => 64,
             Self::EthSrc | Self::EthDst | Self::ArpSha | Self::ArpTha => 48,
-            Self::InPort
-            | Self::Reg(_)
+            Self::Reg(_)
             | Self::ConjId
             | Self::CtState
             | Self::CtMark
@@ -107,7 +106,8 @@ impl Field {
             | Self::CtIpDst
             | Self::ArpSpa
             | Self::ArpTpa => 32,
-            Self::CtZone
+            Self::InPort
+            | Self::CtZone
             | Self::VlanTci
             | Self::EthType
             | Self::CtTpSrc
@@ -249,7 +249,6 @@ impl Field {
         match self.kind() {
             ParseKind::Decimal => write!(f, "{value}"),
             ParseKind::Hex => write!(f, "{value:#x}"),
-            #[expect(clippy::cast_possible_truncation, reason = "address fields have 32 bits")]
             ParseKind::Ip => write!(f, "{}", Ipv4Addr::from(value as u32)),
             ParseKind::Mac => write!(f, "{}", mac_from_bits(value)),
         }

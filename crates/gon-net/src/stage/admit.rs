@@ -1,0 +1,47 @@
+//! admit: port security. A guest sends as itself or not at all.
+//!
+//! Assumes from `classify`: untagged, from a port that is open. Promises to the stages after: the Ethernet source is the
+//! port's; an IPv4 source is the port's address (or 0.0.0.0 in a DHCP request to the broadcast address; or anything a
+//! host may be, if the port's source check is off); an ARP packet speaks for the port's own addresses; nothing here is a
+//! DHCP server. All else (IPv6, LLDP, other EtherTypes, tagged, forged) is dropped.
+//!
+//! Fragments pass: they are put together (kernel datapath) or recognised by their connection (userspace datapath) when
+//! they are looked up in conntrack, before any rule about ports is asked. What is answered by `local` is never a fragment.
+
+use super::{ARP_REQUEST, Sink, go};
+use crate::flow::{Field, Match};
+use crate::pipeline::Stage;
+use crate::plan::{IMPOSSIBLE, Plan};
+use crate::service::{DHCP_CLIENT_UDP, DHCP_SERVER_UDP};
+
+pub(super) fn flows(plan: &Plan<'_>, sink: &mut Sink) {
+    let stage = Stage::Admit;
+    let pass = || vec![go(Stage::Local)];
+    sink.fixed(stage, 200, Match::udp().with(Field::UdpSrc, DHCP_SERVER_UDP.into()), vec![]);
+    sink.fixed(stage, 200, Match::udp().with(Field::UdpDst, DHCP_CLIENT_UDP.into()), vec![]);
+    for port in &plan.ports {
+        let spec = port.spec;
+        let from = |matches: Match| matches.in_port(spec.port_no.into()).mac(Field::EthSrc, spec.mac);
+        let arp = || from(Match::arp()).mac(Field::ArpSha, spec.mac);
+        // "Who has my own address?": nobody else, so silence. An answer would make the guest refuse its address.
+        let own = Match::arp().in_port(spec.port_no.into()).addr(Field::ArpTpa, spec.private_ip);
+        sink.of(stage, spec.id, 150, own, vec![]);
+        sink.of(stage, spec.id, 100, arp().addr(Field::ArpSpa, spec.private_ip), pass());
+        // Probes before an address is taken (RFC 5227).
+        let probe = arp().with(Field::ArpSpa, 0).with(Field::ArpOp, ARP_REQUEST);
+        sink.of(stage, spec.id, 100, probe, pass());
+        sink.of(stage, spec.id, 100, from(Match::ip()).addr(Field::IpSrc, spec.private_ip), pass());
+        let discover = from(Match::udp())
+            .with(Field::IpSrc, 0)
+            .with(Field::IpDst, u32::MAX.into())
+            .with(Field::UdpSrc, DHCP_CLIENT_UDP.into())
+            .with(Field::UdpDst, DHCP_SERVER_UDP.into());
+        sink.of(stage, spec.id, 100, discover, pass());
+        if !spec.source_dest_check {
+            for net in IMPOSSIBLE {
+                sink.of(stage, spec.id, 95, from(Match::ip()).net(Field::IpSrc, net), vec![]);
+            }
+            sink.of(stage, spec.id, 90, from(Match::ip()), pass());
+        }
+    }
+}
