@@ -1,0 +1,257 @@
+/**
+ * Walks through the built console against the in-memory cloud, in both themes and languages, and leaves a picture of
+ * every view in `e2e/out/`. Fails on a message in the browser's console (so on every violation of the content security
+ * policy), on a request that leaves the origin, on an accessibility finding, and on a layout that moves.
+ *
+ * Needs `npm run build` before, and Chromium (`CHROMIUM`, else /usr/bin/chromium).
+ */
+import { mkdirSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+import type { AxeResults } from 'axe-core';
+import type { Browser, BrowserContext, Page } from 'playwright-core';
+import { type PreviewServer, preview } from 'vite';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { MOCK_LOGIN } from '../mock/cloud.ts';
+import { openBrowser } from './browser.ts';
+
+const OUT = fileURLToPath(new URL('./out/', import.meta.url));
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const PORT = 4179;
+const ORIGIN = `http://127.0.0.1:${PORT}`;
+
+let server: PreviewServer;
+let browser: Browser;
+let axeSource: string;
+
+beforeAll(async () => {
+  mkdirSync(OUT, { recursive: true });
+  axeSource = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+  server = await preview({
+    root: ROOT,
+    mode: 'mock',
+    logLevel: 'warn',
+    preview: { host: '127.0.0.1', port: PORT, strictPort: true },
+  });
+  browser = await openBrowser();
+});
+afterAll(async () => {
+  await browser?.close();
+  await server?.close();
+});
+
+interface Visit {
+  page: Page;
+  context: BrowserContext;
+  complaints: string[];
+}
+
+async function visit(options: {
+  locale: string;
+  dark?: boolean;
+  width?: number;
+  height?: number;
+}): Promise<Visit> {
+  const context = await browser.newContext({
+    locale: options.locale,
+    colorScheme: options.dark ? 'dark' : 'light',
+    viewport: { width: options.width ?? 1440, height: options.height ?? 900 },
+    // With motion and without it: one of the walks has it.
+    reducedMotion: options.width === undefined ? 'reduce' : 'no-preference',
+  });
+  const page = await context.newPage();
+  const complaints: string[] = [];
+  page.on('console', (message) => {
+    // A refused login is part of the walk; the browser reports its status.
+    if (['error', 'warning'].includes(message.type()) && !/status of 40[0-9]/.test(message.text())) {
+      complaints.push(`console: ${message.text()}`);
+    }
+  });
+  page.on('pageerror', (error) => complaints.push(`exception: ${error.message}`));
+  page.on('request', (request) => {
+    if (!request.url().startsWith(ORIGIN) && !request.url().startsWith('blob:')) {
+      complaints.push(`request to ${request.url()}`);
+    }
+  });
+  await page.addInitScript(() => {
+    const shifts: number[] = [];
+    Object.assign(window, { shifts });
+    new PerformanceObserver((list) => {
+      for (const entry of list.getEntries() as (PerformanceEntry & {
+        value: number;
+        hadRecentInput: boolean;
+      })[]) {
+        if (!entry.hadRecentInput) {
+          shifts.push(entry.value);
+        }
+      }
+    }).observe({ type: 'layout-shift', buffered: true });
+  });
+  return { page, context, complaints };
+}
+
+/** Takes a picture and asks axe for everything that WCAG 2.2 A and AA forbid. */
+async function look({ page, complaints }: Visit, name: string): Promise<void> {
+  await page.waitForTimeout(350);
+  await page.screenshot({ path: `${OUT}${name}.png` });
+  await page.evaluate(axeSource);
+  const result: AxeResults = await page.evaluate(() =>
+    (window as unknown as { axe: typeof import('axe-core') }).axe.run(document, {
+      runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'],
+    }),
+  );
+  for (const violation of result.violations) {
+    for (const node of violation.nodes.slice(0, 4)) {
+      complaints.push(`${name}: ${violation.id}: ${node.html.slice(0, 160)} ${node.any[0]?.message ?? ''}`);
+    }
+  }
+}
+
+async function logIn(page: Page, label: [user: string, password: string, submit: string]): Promise<void> {
+  await page.getByLabel(label[0], { exact: true }).fill(MOCK_LOGIN.username);
+  await page.getByLabel(label[1], { exact: true }).fill(MOCK_LOGIN.password);
+  await page.getByRole('button', { name: label[2] }).click();
+}
+
+async function movement(page: Page): Promise<number> {
+  return page.evaluate(() =>
+    (window as unknown as { shifts: number[] }).shifts.reduce((sum, value) => sum + value, 0),
+  );
+}
+
+const ENGLISH: [string, string, string] = ['User name', 'Password', 'Log in'];
+const KOREAN: [string, string, string] = ['사용자 이름', '비밀번호', '로그인'];
+
+describe('the built console', () => {
+  it('shows every view in English and light', async () => {
+    const tab = await visit({ locale: 'en-US' });
+    const { page } = tab;
+    await page.goto(`${ORIGIN}/`);
+    await look(tab, 'en-login');
+    await page.getByLabel('User name').fill('admin');
+    await page.getByLabel('Password', { exact: true }).fill('wrong');
+    await page.getByRole('button', { name: 'Log in' }).click();
+    await page.getByText('The user name or the password is wrong.').waitFor();
+    await look(tab, 'en-login-refused');
+    await logIn(page, ENGLISH);
+    await page.getByRole('link', { name: 'web-1' }).waitFor();
+    await page.getByText('Live', { exact: true }).waitFor();
+    expect(await movement(page)).toBeLessThan(0.02);
+    await look(tab, 'en-list');
+
+    await page.getByRole('button', { name: 'Actions for web-2' }).click();
+    await page.getByRole('menuitem', { name: 'Terminate' }).waitFor();
+    await look(tab, 'en-actions');
+    await page.getByRole('menuitem', { name: 'Terminate' }).click();
+    await page.getByRole('dialog', { name: 'Terminate web-2?' }).waitFor();
+    await look(tab, 'en-terminate');
+    await page.getByRole('button', { name: 'Cancel' }).click();
+    await page.getByRole('dialog', { name: 'Terminate web-2?' }).waitFor({ state: 'hidden' });
+
+    await page.getByRole('button', { name: 'API', exact: true }).click();
+    await page.getByText('The same with curl').waitFor();
+    await look(tab, 'en-api');
+    await page.keyboard.press('Escape');
+
+    await page.getByRole('link', { name: 'web-1' }).click();
+    await page.getByText('SSH').first().waitFor();
+    await page.getByText('Worker node').waitFor();
+    await look(tab, 'en-detail');
+    await page.getByRole('button', { name: 'Console output' }).click();
+    await page.getByText('gon-linux ready').waitFor();
+    await look(tab, 'en-console');
+
+    await page.goto(`${ORIGIN}/instances?q=nothing-like-this`);
+    await page.getByText('Nothing matches the filter.').waitFor();
+    await look(tab, 'en-nomatch');
+
+    await page.goto(`${ORIGIN}/instances/launch`);
+    await page.getByLabel('Name').fill('web-1');
+    await page.getByLabel('Image').click();
+    await page.getByText('Debian 12 with cloud-init').click();
+    await page.getByLabel('Instance type').click();
+    await look(tab, 'en-launch-open');
+    await page.getByText('1 vCPU · 512 MiB').click();
+    await page.getByRole('button', { name: 'Launch', exact: true }).click();
+    await page.getByText('Choose a subnet.').waitFor();
+    await page.getByLabel('Subnet').click();
+    await page.getByText('10.0.1.0/24 · gon-1a').click();
+    await page.getByLabel('Security groups').click();
+    await page.getByText('SSH and web').click();
+    await page.keyboard.press('Escape');
+    await page.getByRole('button', { name: 'Launch', exact: true }).click();
+    await page.getByText('the name is taken').first().waitFor();
+    await look(tab, 'en-launch-refused');
+    await page.getByLabel('Name').fill('web-9');
+    await page.getByRole('button', { name: 'Launch', exact: true }).click();
+    await page.getByRole('row', { name: /web-9.*Pending/ }).waitFor();
+    await page.getByRole('row', { name: /web-9.*Running/ }).waitFor({ timeout: 10_000 });
+
+    await page.goto(`${ORIGIN}/vpcs`);
+    await page
+      .getByRole('button', { name: /expand row/i })
+      .first()
+      .click();
+    await look(tab, 'en-vpcs');
+    await page.goto(`${ORIGIN}/security-groups`);
+    await page
+      .getByRole('button', { name: /expand row/i })
+      .nth(1)
+      .click();
+    await look(tab, 'en-security-groups');
+    await page.goto(`${ORIGIN}/no/such/page`);
+    await page.getByText('There is no page at this address.').waitFor();
+    await look(tab, 'en-notfound');
+    expect(tab.complaints).toEqual([]);
+    await tab.context.close();
+  });
+
+  it('shows every view in Korean and dark', async () => {
+    const tab = await visit({ locale: 'ko-KR', dark: true });
+    const { page } = tab;
+    await page.goto(`${ORIGIN}/`);
+    await look(tab, 'ko-dark-login');
+    await logIn(page, KOREAN);
+    await page.getByRole('link', { name: 'web-1' }).waitFor();
+    await page.getByText('실시간').waitFor();
+    await look(tab, 'ko-dark-list');
+    await page.getByRole('button', { name: 'web-2 작업' }).click();
+    await page.getByRole('menuitem', { name: '종료' }).click();
+    await page.getByRole('dialog', { name: 'web-2 인스턴스를 종료할까요?' }).waitFor();
+    await look(tab, 'ko-dark-terminate');
+    await page.getByRole('button', { name: '취소' }).click();
+    await page.getByRole('link', { name: 'web-1' }).click();
+    await page.getByText('워커 노드').waitFor();
+    await look(tab, 'ko-dark-detail');
+    await page.goto(`${ORIGIN}/instances/launch`);
+    await page.getByRole('button', { name: '시작', exact: true }).click();
+    await page.getByText('서브넷을 선택하세요.', { exact: true }).waitFor();
+    await look(tab, 'ko-dark-launch');
+    await page.goto(`${ORIGIN}/security-groups`);
+    await page.getByRole('link', { name: 'VPC' }).waitFor();
+    await look(tab, 'ko-dark-security-groups');
+    expect(tab.complaints).toEqual([]);
+    await tab.context.close();
+  });
+
+  it('fits a telephone', async () => {
+    const tab = await visit({ locale: 'en-US', width: 390, height: 844 });
+    const { page } = tab;
+    await page.goto(`${ORIGIN}/instances`);
+    await logIn(page, ENGLISH);
+    await page.getByRole('link', { name: 'web-1' }).waitFor();
+    await look(tab, 'phone-list');
+    await page.getByRole('button', { name: 'Expand navigation' }).click();
+    await page.getByRole('link', { name: 'VPCs' }).waitFor();
+    await look(tab, 'phone-menu');
+    await page.getByRole('link', { name: 'Instances' }).click();
+    await page.getByRole('link', { name: 'web-1' }).click();
+    await page.getByText('Worker node').waitFor();
+    await look(tab, 'phone-detail');
+    await page.goto(`${ORIGIN}/instances/launch`);
+    await look(tab, 'phone-launch');
+    expect(tab.complaints).toEqual([]);
+    await tab.context.close();
+  });
+});

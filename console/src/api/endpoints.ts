@@ -1,0 +1,124 @@
+/**
+ * The calls the console makes, one endpoint per route (design.md §5). Cache tags are added in `index.ts`, so that this
+ * file can be generated once the OpenAPI document is there.
+ */
+import type { FetchArgs, FetchBaseQueryMeta } from '@reduxjs/toolkit/query/react';
+import { randomUuid } from '../util/uuid';
+import { baseApi } from './baseApi';
+import type { ApiProblem } from './errors';
+import type {
+  ConsoleOutput,
+  Image,
+  Instance,
+  InstanceType,
+  KeyPair,
+  LaunchInstanceRequest,
+  LoginRequest,
+  Me,
+  Page,
+  SecurityGroup,
+  Subnet,
+  TokenResponse,
+  Vpc,
+} from './types';
+
+/** Rows per request. */
+export const PAGE_SIZE = 100;
+/** Lists that are read as a whole (for a select box) stop here; nobody scrolls further. */
+const WHOLE_LIST_LIMIT = 2000;
+
+type Answer<T> = { data: T; meta?: FetchBaseQueryMeta } | { error: ApiProblem; meta?: FetchBaseQueryMeta };
+type Fetch = (args: string | FetchArgs) => unknown;
+
+/** Reads a list to its end, page by page. */
+async function wholeList<T>(
+  fetch: Fetch,
+  path: string,
+  params: Record<string, string> = {},
+): Promise<Answer<T[]>> {
+  const items: T[] = [];
+  let cursor: string | null = null;
+  do {
+    const query: Record<string, string | number> = { ...params, limit: PAGE_SIZE };
+    if (cursor !== null) {
+      query.cursor = cursor;
+    }
+    const answer = (await fetch({ url: path, params: query })) as Answer<Page<T>>;
+    if ('error' in answer) {
+      return { error: answer.error };
+    }
+    items.push(...answer.data.items);
+    cursor = answer.data.next_cursor ?? null;
+  } while (cursor !== null && items.length < WHOLE_LIST_LIMIT);
+  return { data: items };
+}
+
+/** The header that lets a POST be repeated without doing it twice. */
+function once(key: string = randomUuid()): Record<string, string> {
+  return { 'Idempotency-Key': key };
+}
+
+const path = encodeURIComponent;
+
+export const endpointsApi = baseApi.injectEndpoints({
+  endpoints: (build) => ({
+    login: build.mutation<TokenResponse, LoginRequest>({
+      query: (body) => ({ url: 'auth/login', method: 'POST', body }),
+    }),
+    logout: build.mutation<unknown, { refresh_token: string }>({
+      query: (body) => ({ url: 'auth/logout', method: 'POST', body }),
+    }),
+    getMe: build.query<Me, void>({ query: () => 'auth/me' }),
+
+    listInstances: build.infiniteQuery<Page<Instance>, void, string | null>({
+      infiniteQueryOptions: {
+        initialPageParam: null,
+        getNextPageParam: (page) => page.next_cursor ?? undefined,
+      },
+      query: ({ pageParam }) => ({
+        url: 'instances',
+        params: pageParam === null ? { limit: PAGE_SIZE } : { limit: PAGE_SIZE, cursor: pageParam },
+      }),
+    }),
+    getInstance: build.query<Instance, string>({ query: (id) => `instances/${path(id)}` }),
+    launchInstance: build.mutation<Instance, { key: string; body: LaunchInstanceRequest }>({
+      query: ({ key, body }) => ({ url: 'instances', method: 'POST', headers: once(key), body }),
+    }),
+    startInstance: build.mutation<Instance | null, string>({
+      query: (id) => ({ url: `instances/${path(id)}/start`, method: 'POST', headers: once() }),
+    }),
+    stopInstance: build.mutation<Instance | null, string>({
+      query: (id) => ({ url: `instances/${path(id)}/stop`, method: 'POST', headers: once() }),
+    }),
+    rebootInstance: build.mutation<Instance | null, string>({
+      query: (id) => ({ url: `instances/${path(id)}/reboot`, method: 'POST', headers: once() }),
+    }),
+    terminateInstance: build.mutation<Instance | null, string>({
+      query: (id) => ({ url: `instances/${path(id)}`, method: 'DELETE' }),
+    }),
+    getConsoleOutput: build.query<ConsoleOutput, string>({
+      query: (id) => `instances/${path(id)}/console-output`,
+      keepUnusedDataFor: 0,
+    }),
+
+    listImages: build.query<Image[], void>({
+      queryFn: (_arg, _api, _extra, fetch) => wholeList<Image>(fetch, 'images'),
+    }),
+    listInstanceTypes: build.query<InstanceType[], void>({
+      queryFn: (_arg, _api, _extra, fetch) => wholeList<InstanceType>(fetch, 'instance-types'),
+    }),
+    listVpcs: build.query<Vpc[], void>({
+      queryFn: (_arg, _api, _extra, fetch) => wholeList<Vpc>(fetch, 'vpcs'),
+    }),
+    listSubnets: build.query<Subnet[], void>({
+      queryFn: (_arg, _api, _extra, fetch) => wholeList<Subnet>(fetch, 'subnets'),
+    }),
+    listSecurityGroups: build.query<SecurityGroup[], { vpc_id?: string }>({
+      queryFn: ({ vpc_id }, _api, _extra, fetch) =>
+        wholeList<SecurityGroup>(fetch, 'security-groups', vpc_id === undefined ? {} : { vpc_id }),
+    }),
+    listKeyPairs: build.query<KeyPair[], void>({
+      queryFn: (_arg, _api, _extra, fetch) => wholeList<KeyPair>(fetch, 'key-pairs'),
+    }),
+  }),
+});

@@ -1,0 +1,239 @@
+import { Button, Drawer, Skeleton, Typography } from 'antd';
+import type { ReactNode } from 'react';
+import { useTranslation } from 'react-i18next';
+import { useLocation, useNavigate, useParams } from 'react-router';
+import {
+  useGetInstanceQuery,
+  useListImagesQuery,
+  useListSecurityGroupsQuery,
+  useListSubnetsQuery,
+  useListVpcsQuery,
+} from '../../api';
+import type { ApiProblem } from '../../api/errors';
+import { pollingInterval } from '../../api/events';
+import type { Instance } from '../../api/types';
+import { paths } from '../../paths';
+import { useAppSelector } from '../../store';
+import { ApiSnippet } from '../../ui/ApiSnippet';
+import { CopyText } from '../../ui/CopyText';
+import { EmptyState } from '../../ui/EmptyState';
+import { Facts } from '../../ui/Facts';
+import { ProblemAlert } from '../../ui/ProblemAlert';
+import { ScrollText } from '../../ui/ScrollText';
+import { StateTag } from '../../ui/StateTag';
+import { TimeText } from '../../ui/TimeText';
+import { useRouteDrawer } from '../../ui/useRouteDrawer';
+import { sshHint } from './ssh';
+import { ACTIONS, isAllowed, useInstanceActions } from './useInstanceActions';
+
+function Section({ title, children }: { title: string; children: ReactNode }) {
+  return (
+    <section className="section">
+      <h2>{title}</h2>
+      {children}
+    </section>
+  );
+}
+
+/** A reference to another resource: its name where known, and always its id. */
+function Reference({ id, name, what }: { id: string; name: string | undefined; what: string }) {
+  return (
+    <>
+      {name !== undefined && <span>{name} </span>}
+      <CopyText value={id} what={what} />
+    </>
+  );
+}
+
+function Connect({ instance }: { instance: Instance }) {
+  const { t } = useTranslation();
+  const { data: images } = useListImagesQuery();
+  const hint = sshHint(
+    instance,
+    images?.find(({ id }) => id === instance.image_id),
+  );
+  if (!hint.possible) {
+    return <p className="muted">{t(`detail.${hint.reason}`)}</p>;
+  }
+  return (
+    <>
+      <div className="command-box">
+        <ScrollText label={t('detail.ssh')} text={hint.command} />
+        <Typography.Text
+          className="command-copy"
+          copyable={{
+            text: hint.command,
+            tooltips: [t('common.copy', { what: t('detail.ssh') }), t('common.copied')],
+          }}
+        />
+      </div>
+      <p className="hint">
+        {t('detail.sshPath', { file: hint.keyFile })} {t('detail.sshUser', { user: hint.user })}
+      </p>
+    </>
+  );
+}
+
+function Details({ instance }: { instance: Instance }) {
+  const { t } = useTranslation();
+  const { data: images } = useListImagesQuery();
+  const { data: subnets } = useListSubnetsQuery();
+  const { data: vpcs } = useListVpcsQuery();
+  const { data: groups } = useListSecurityGroupsQuery({ vpc_id: instance.vpc_id });
+  const nameOf = (list: { id: string; name: string }[] | undefined, id: string) =>
+    list?.find((item) => item.id === id)?.name;
+  return (
+    <>
+      <Section title={t('detail.connect')}>
+        <Connect instance={instance} />
+      </Section>
+      <Section title={t('detail.summary')}>
+        <Facts
+          items={[
+            [t('common.state'), <StateTag key="state" state={instance.state} />],
+            ...(instance.state_reason
+              ? [[t('detail.reason'), instance.state_reason] satisfies [string, ReactNode]]
+              : []),
+            [t('common.id'), <CopyText key="id" value={instance.id} what={t('common.id')} />],
+            [t('common.uuid'), <CopyText key="uuid" value={instance.uuid} what={t('common.uuid')} />],
+            [t('instances.type'), instance.instance_type],
+            [
+              t('instances.image'),
+              <Reference
+                key="image"
+                id={instance.image_id}
+                name={nameOf(images, instance.image_id)}
+                what={t('instances.image')}
+              />,
+            ],
+            [t('detail.keyPair'), instance.key_name ?? t('common.none')],
+            [t('instances.launched'), <TimeText key="created" at={instance.created_at} />],
+            [t('detail.updated'), <TimeText key="updated" at={instance.updated_at} />],
+          ]}
+        />
+      </Section>
+      <Section title={t('detail.network')}>
+        <Facts
+          items={[
+            [
+              t('instances.publicIp'),
+              <CopyText key="public" value={instance.public_ip} what={t('instances.publicIp')} />,
+            ],
+            [
+              t('instances.privateIp'),
+              <CopyText key="private" value={instance.private_ip} what={t('instances.privateIp')} />,
+            ],
+            [
+              t('common.vpc'),
+              <Reference
+                key="vpc"
+                id={instance.vpc_id}
+                name={nameOf(vpcs, instance.vpc_id)}
+                what={t('common.vpc')}
+              />,
+            ],
+            [
+              t('common.subnet'),
+              <Reference
+                key="subnet"
+                id={instance.subnet_id}
+                name={nameOf(subnets, instance.subnet_id)}
+                what={t('common.subnet')}
+              />,
+            ],
+            [
+              t('detail.securityGroups'),
+              <ul key="groups">
+                {instance.security_group_ids.map((id) => (
+                  <li key={id}>
+                    <Reference id={id} name={nameOf(groups, id)} what={t('detail.securityGroups')} />
+                  </li>
+                ))}
+              </ul>,
+            ],
+            [t('common.zone'), instance.availability_zone],
+            [t('detail.node'), instance.worker_node ?? '–'],
+            [t('detail.generation'), instance.generation],
+          ]}
+        />
+      </Section>
+    </>
+  );
+}
+
+/** Everything about one instance, beside the list. */
+export function DetailDrawer() {
+  const { t } = useTranslation();
+  const { id = '' } = useParams();
+  const navigate = useNavigate();
+  const { search } = useLocation();
+  const live = useAppSelector((state) => state.live.status);
+  const {
+    currentData: instance,
+    error,
+    refetch,
+  } = useGetInstanceQuery(id, {
+    pollingInterval: pollingInterval(live),
+    skipPollingIfUnfocused: true,
+    // The list may be a moment old; a page about one instance should not be.
+    refetchOnMountOrArgChange: true,
+  });
+  const act = useInstanceActions();
+  const problem = error as ApiProblem | undefined;
+  const missing = problem?.status === 404;
+  const drawer = useRouteDrawer(() => void navigate({ pathname: paths.instances(), search }));
+
+  return (
+    <Drawer
+      {...drawer}
+      size={680}
+      title={
+        <div className="drawer-title">
+          <span>{instance?.name ?? id}</span>
+          {instance !== undefined && !missing && <StateTag state={instance.state} />}
+        </div>
+      }
+      extra={
+        <ApiSnippet
+          calls={[
+            { method: 'GET', path: `/instances/${id}` },
+            { method: 'DELETE', path: `/instances/${id}` },
+          ]}
+        />
+      }
+    >
+      {missing && (
+        <EmptyState
+          title={t('instances.missing')}
+          action={<Button onClick={drawer.onClose}>{t('instances.showAll')}</Button>}
+        />
+      )}
+      {problem !== undefined && !missing && (
+        <div className="above-panel">
+          <ProblemAlert problem={problem} onRetry={() => void refetch()} />
+        </div>
+      )}
+      {instance === undefined && problem === undefined && <Skeleton active paragraph={{ rows: 12 }} />}
+      {instance !== undefined && !missing && (
+        <>
+          <div className="detail-actions">
+            {ACTIONS.map((action) => (
+              <Button
+                key={action}
+                danger={action === 'terminate'}
+                disabled={!isAllowed(action, instance.state)}
+                onClick={() => act(action, instance)}
+              >
+                {t(`instances.${action}`)}
+              </Button>
+            ))}
+            <Button onClick={() => void navigate({ pathname: paths.instanceConsole(id), search })}>
+              {t('instances.console')}
+            </Button>
+          </div>
+          <Details instance={instance} />
+        </>
+      )}
+    </Drawer>
+  );
+}

@@ -1,0 +1,11 @@
+/** Every URL of the console. Bookmarks depend on them: `paths.test.ts` compares them with a snapshot. */
+export const paths = {
+  home: () => '/',
+  login: () => '/login',
+  instances: () => '/instances',
+  instance: (id: string) => `/instances/${encodeURIComponent(id)}`,
+  instanceConsole: (id: string) => `/instances/${encodeURIComponent(id)}/console`,
+  launchInstance: () => '/instances/launch',
+  vpcs: () => '/vpcs',
+  securityGroups: () => '/security-groups',
+} as const;

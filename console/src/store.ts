@@ -1,0 +1,28 @@
+/** The Redux store: RTK Query holds what the server says; the slices hold session, theme and socket state only. */
+import { combineReducers, configureStore } from '@reduxjs/toolkit';
+import { type TypedUseSelectorHook, useDispatch, useSelector } from 'react-redux';
+import { api } from './api';
+import { liveReducer, replayMiddleware } from './api/events';
+import { sessionReducer } from './api/session';
+import { preferencesReducer } from './preferences';
+
+const rootReducer = combineReducers({
+  [api.reducerPath]: api.reducer,
+  session: sessionReducer,
+  live: liveReducer,
+  preferences: preferencesReducer,
+});
+
+export function makeStore() {
+  return configureStore({
+    reducer: rootReducer,
+    middleware: (defaults) => defaults().prepend(replayMiddleware).concat(api.middleware),
+    devTools: import.meta.env.DEV,
+  });
+}
+
+export type AppStore = ReturnType<typeof makeStore>;
+export type RootState = ReturnType<typeof rootReducer>;
+export type AppDispatch = AppStore['dispatch'];
+export const useAppDispatch: () => AppDispatch = useDispatch;
+export const useAppSelector: TypedUseSelectorHook<RootState> = useSelector;
