@@ -1,2 +1,157 @@
-//! The client.
-fn main() {}
+//! The client: signs in, shows and changes resources, and walks a newcomer to a first instance.
+//!
+//! Assumes only the REST API (`gon-api`). Promises that whatever it does is a call anybody can make: `--verbose` prints
+//! each one.
+
+mod output;
+mod quickstart;
+mod session;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Talks to a Gon cloud.
+#[derive(Parser)]
+#[command(name = "gon", version, about, propagate_version = true)]
+struct Arguments {
+    /// Where the API is.
+    #[arg(long, env = "GON_URL", global = true)]
+    url: Option<String>,
+    /// Print every call to standard error.
+    #[arg(long, short, global = true)]
+    verbose: bool,
+    /// Print JSON instead of a table.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Sign in; the session is kept in the user's configuration directory.
+    Login {
+        /// Whom to sign in.
+        username: String,
+        /// Otherwise asked for on the terminal.
+        #[arg(long, env = "GON_PASSWORD", hide_env_values = true)]
+        password: Option<String>,
+    },
+    /// Forget the session, here and on the server.
+    Logout,
+    /// List resources: instances, vpcs, subnets, security-groups, route-tables, internet-gateways, addresses, key-pairs,
+    /// images, instance-types, nodes.
+    List {
+        /// Which kind.
+        resource: String,
+        /// Filters, as the API takes them: `state=running`, `vpc_id=vpc-…`.
+        filters: Vec<String>,
+    },
+    /// Show one resource.
+    Get {
+        /// Its id; the prefix says what it is.
+        id: String,
+    },
+    /// Delete one resource.
+    Delete {
+        /// Its id.
+        id: String,
+    },
+    /// Start a stopped instance.
+    Start {
+        /// Its id.
+        id: String,
+    },
+    /// Stop an instance.
+    Stop {
+        /// Its id.
+        id: String,
+        /// Do not ask the guest first.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Reboot an instance.
+    Reboot {
+        /// Its id.
+        id: String,
+    },
+    /// Terminate an instance.
+    Terminate {
+        /// Its id.
+        id: String,
+    },
+    /// Print what an instance's serial console has said.
+    Console {
+        /// Its id.
+        id: String,
+    },
+    /// Make a VPC with a public subnet, a key pair and an instance, and wait until it answers SSH. Idempotent.
+    Quickstart {
+        /// The data directory of `gond standalone`, for the administrator's password and the SSH key.
+        #[arg(long, env = "GON_DATA_DIR", default_value = ".gon")]
+        data_dir: PathBuf,
+    },
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let Arguments { url, verbose, json, command } = arguments;
+    match command {
+        Command::Login { username, password } => session::login(url, &username, password, verbose).await,
+        Command::Quickstart { data_dir } => {
+            quickstart::run(url.as_deref().unwrap_or(session::DEFAULT_URL), &data_dir, verbose).await
+        }
+        command => {
+            let mut api = session::Api::resume(url, verbose)?;
+            match command {
+                Command::Logout => api.logout().await?,
+                Command::List { resource, filters } => {
+                    let path = session::list_path(&resource, &filters)?;
+                    output::list(&resource, &api.list(&path).await?, json)?;
+                }
+                Command::Get { id } => output::one(&api.get(&session::path_of(&id)?).await?)?,
+                Command::Delete { id } => {
+                    output::changed(&id, api.delete(&session::path_of(&id)?).await?, json)?
+                }
+                Command::Start { id } => act(&mut api, &id, "start", serde_json::json!({}), json).await?,
+                Command::Stop { id, force } => {
+                    act(&mut api, &id, "stop", serde_json::json!({ "force": force }), json).await?;
+                }
+                Command::Reboot { id } => act(&mut api, &id, "reboot", serde_json::json!({}), json).await?,
+                Command::Terminate { id } => {
+                    let path = session::path_of_instance(&id)?;
+                    output::changed(&id, api.delete(&path).await?, json)?;
+                }
+                Command::Console { id } => {
+                    let path = format!("{}/console-output", session::path_of_instance(&id)?);
+                    output::console(&api.get(&path).await?)?;
+                }
+                Command::Login { .. } | Command::Quickstart { .. } => {}
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn act(
+    api: &mut session::Api,
+    id: &str,
+    verb: &str,
+    body: serde_json::Value,
+    json: bool,
+) -> anyhow::Result<()> {
+    let path = format!("{}/{verb}", session::path_of_instance(id)?);
+    output::changed(id, api.post(&path, &body).await?, json)
+}
