@@ -345,6 +345,8 @@ CREATE TABLE instances (
   reservation_id uuid NOT NULL,
   launch_index integer NOT NULL DEFAULT 0 CHECK (launch_index >= 0),
   require_token boolean NOT NULL DEFAULT false,
+  -- Whether every start gets it one of the platform's public addresses.
+  auto_public_ip boolean NOT NULL DEFAULT false,
   -- What the user sees (EC2's states); moved only along the edges below.
   state instance_state NOT NULL DEFAULT 'pending',
   state_reason text,
@@ -565,6 +567,9 @@ CREATE TABLE events (
   to_state text,
   reason text,
   -- The user, or the part of the platform, that caused it.
-  actor text NOT NULL);
+  actor text NOT NULL,
+  -- The transaction: readers take only what is below every running one, so nothing that commits late is skipped.
+  xid xid8 NOT NULL DEFAULT pg_current_xact_id());
+CREATE INDEX events_xid_idx ON events (xid, seq);
 CREATE INDEX events_account_idx ON events (account_id, seq);
 CREATE INDEX events_resource_idx ON events (resource_id, seq);

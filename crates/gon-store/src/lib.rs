@@ -4,16 +4,34 @@
 //! transaction, that a refused constraint comes back by its name (names are part of the interface: the service maps
 //! them to EC2's codes), and that nothing here decides anything.
 
+pub mod accounts;
+pub mod addresses;
 pub mod admin;
 pub mod compute_document;
+pub mod events;
+pub mod idempotency;
+pub mod images;
+pub mod instances;
+pub mod internet_gateways;
+pub mod journal;
+pub mod key_pairs;
 pub mod leader;
 pub mod network_document;
+pub mod network_interfaces;
+pub mod node_views;
 pub mod nodes;
 pub mod placement;
 pub mod prune;
+pub mod reference;
 pub mod relay;
 pub mod reports;
+pub mod route_tables;
+pub mod security_groups;
+pub mod sessions;
+pub mod subnets;
+pub mod users;
 pub mod v4;
+pub mod vpcs;
 
 use std::time::Duration;
 
@@ -116,6 +134,16 @@ impl Store {
             .max_connections(max_connections)
             .min_connections(1)
             .acquire_timeout(Duration::from_secs(1))
+            // A round trip before every use would double the cost of a read; one that rested may have died meanwhile.
+            .test_before_acquire(false)
+            .before_acquire(|conn, meta| {
+                Box::pin(async move {
+                    if meta.idle_for > Duration::from_secs(1) {
+                        sqlx::Connection::ping(conn).await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_with(options)
             .await?;
         Ok(Self { pool })
@@ -147,11 +175,23 @@ impl Store {
         self.pool.close().await;
     }
 
+    /// How many connections there are, and how many of them rest: for the metrics.
+    #[must_use]
+    pub fn connections(&self) -> (u32, usize) {
+        (self.pool.size(), self.pool.num_idle())
+    }
+
     /// The pool, for what only a pool can do (listening for notifications).
     #[must_use]
     pub fn pool(&self) -> &sqlx::PgPool {
         &self.pool
     }
+}
+
+/// The error for a stored value that a CHECK of the schema forbids: a defect, not an input.
+#[must_use]
+pub fn invalid(what: String) -> sqlx::Error {
+    sqlx::Error::Decode(what.into())
 }
 
 /// Commits. An error after COMMIT was sent is [`StoreError::OutcomeUnknown`] unless PostgreSQL itself refused.
@@ -160,4 +200,13 @@ pub async fn commit(tx: Tx) -> Result<()> {
         StoreError::Unavailable(source) => StoreError::OutcomeUnknown(source),
         other => other,
     })
+}
+
+/// Where a page begins and how long it is. Lists are newest first: by id, downwards.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    /// Only ids below this one.
+    pub before: Option<uuid::Uuid>,
+    /// At most so many.
+    pub limit: i64,
 }

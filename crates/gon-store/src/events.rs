@@ -1,0 +1,52 @@
+//! What users watch, read in an order that skips nothing: by transaction, and only transactions older than every one
+//! that still runs. A row that commits late therefore comes late, never not at all.
+
+use uuid::Uuid;
+
+use crate::{Conn, Result};
+
+/// A change of state.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct EventRow {
+    /// Its number.
+    pub seq: i64,
+    /// Its transaction.
+    pub xid: i64,
+    /// Whose it is.
+    pub account_id: Uuid,
+    /// `instance`, `vpc`, …
+    pub resource: String,
+    /// Which.
+    pub resource_id: Uuid,
+}
+
+/// How far a reader has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, sqlx::FromRow)]
+pub struct Position {
+    /// Transaction of the last event read.
+    pub xid: i64,
+    /// Its number.
+    pub seq: i64,
+}
+
+/// The position from which a reader sees only what happens from now on.
+pub async fn now(conn: &mut Conn) -> Result<Position> {
+    let xid: i64 = sqlx::query_scalar("select pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 1")
+        .fetch_one(conn)
+        .await?;
+    Ok(Position { xid, seq: i64::MAX })
+}
+
+/// Up to `limit` events after the position, in order.
+pub async fn after(conn: &mut Conn, position: Position, limit: i64) -> Result<Vec<EventRow>> {
+    Ok(sqlx::query_as(
+        "select seq, xid::text::bigint as xid, account_id, resource, resource_id from events
+         where (xid, seq) > ($1::text::xid8, $2) and xid < pg_snapshot_xmin(pg_current_snapshot())
+         order by xid, seq limit $3",
+    )
+    .bind(position.xid.to_string())
+    .bind(position.seq)
+    .bind(limit)
+    .fetch_all(conn)
+    .await?)
+}

@@ -1,0 +1,447 @@
+//! Instances, from the side of what users want. What nodes report is in [`crate::reports`], where instances go in
+//! [`crate::placement`].
+//!
+//! Order of locks, the same everywhere: instance, node, interface, VPC.
+
+use std::net::Ipv4Addr;
+
+use gon_types::MacAddr;
+use ipnet::{IpNet, Ipv4Net};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::reference::Ref;
+use crate::v4::host;
+use crate::{Conn, Result, Window};
+
+/// An instance.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct InstanceRow {
+    /// The instance.
+    pub id: Uuid,
+    /// Whose it is.
+    pub account_id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// Its state, in EC2's words.
+    pub state: String,
+    /// Why it is in that state, when there is something to say.
+    pub state_reason: Option<String>,
+    /// Its type.
+    pub instance_type: String,
+    /// Processors.
+    pub vcpus: i32,
+    /// Memory, MiB.
+    pub memory_mib: i32,
+    /// Root disk, GiB; 0 for none.
+    pub disk_gib: i32,
+    /// Its image.
+    pub image_id: Uuid,
+    /// The key pair it was launched with.
+    pub key_name: Option<String>,
+    /// Its VPC.
+    pub vpc_id: Uuid,
+    /// Its subnet.
+    pub subnet_id: Uuid,
+    /// That subnet's zone.
+    pub availability_zone: String,
+    /// Its primary interface, until it is terminated.
+    pub network_interface_id: Option<Uuid>,
+    /// That interface's address.
+    pub private_ip: Option<IpNet>,
+    /// That interface's Ethernet address.
+    pub mac_address: Option<mac_address::MacAddress>,
+    /// Its public address.
+    pub public_ip: Option<IpNet>,
+    /// That interface's groups.
+    pub security_group_ids: Vec<Uuid>,
+    /// The name of the node it is on.
+    pub worker_node: Option<String>,
+    /// The launch it is of.
+    pub reservation_id: Uuid,
+    /// Its place in that.
+    pub launch_index: i32,
+    /// Changes of what it should be.
+    pub generation: i64,
+    /// The last of them a node has reported on.
+    pub observed_generation: i64,
+    /// When it last started.
+    pub launched_at: Option<OffsetDateTime>,
+    /// When it was made.
+    pub created_at: OffsetDateTime,
+    /// When it last changed.
+    pub updated_at: OffsetDateTime,
+    /// When it ended.
+    pub terminated_at: Option<OffsetDateTime>,
+}
+
+macro_rules! view {
+    () => {
+        "select i.id, i.account_id, i.name, i.state::text as state, i.state_reason, i.instance_type, i.vcpus,
+           i.memory_mib, i.disk_gib, i.image_id, i.key_name, i.vpc_id, i.subnet_id, s.availability_zone,
+           n.id as network_interface_id, n.private_ip, n.mac_address, p.address as public_ip,
+           array(select m.security_group_id from network_interface_security_groups m
+                 where m.network_interface_id = n.id order by 1) as security_group_ids,
+           w.name as worker_node, i.reservation_id, i.launch_index, i.generation, i.observed_generation, i.launched_at,
+           i.created_at, i.updated_at, i.terminated_at
+         from instances i
+           join subnets s on s.id = i.subnet_id
+           left join network_interfaces n
+             on n.instance_id = i.id and n.device_index = 0 and n.deleted_at is null
+           left join public_ips p on p.network_interface_id = n.id
+           left join nodes w on w.id = i.node_id "
+    };
+}
+
+/// A terminated instance is described for an hour, as EC2 does.
+macro_rules! described {
+    () => {
+        "(i.deleted_at is null or i.deleted_at > now() - interval '1 hour')"
+    };
+}
+
+/// An instance to be.
+#[derive(Debug, Clone)]
+pub struct Launch<'a> {
+    /// Its id.
+    pub id: Uuid,
+    /// Its owner.
+    pub account: Uuid,
+    /// Who launches it.
+    pub user: Uuid,
+    /// Its VPC.
+    pub vpc: Uuid,
+    /// Its subnet.
+    pub subnet: Uuid,
+    /// That subnet's block.
+    pub subnet_cidr: Ipv4Net,
+    /// Its name.
+    pub name: &'a str,
+    /// Its type.
+    pub instance_type: &'a str,
+    /// Processors.
+    pub vcpus: i32,
+    /// Memory, MiB.
+    pub memory_mib: i32,
+    /// Root disk, GiB.
+    pub disk_gib: i32,
+    /// Its image.
+    pub image: Uuid,
+    /// Name and line of its key.
+    pub key: Option<(&'a str, &'a str)>,
+    /// User data.
+    pub user_data: Option<&'a [u8]>,
+    /// The launch it is of.
+    pub reservation: Uuid,
+    /// Its place in that.
+    pub launch_index: i32,
+    /// Whether the metadata service wants a token.
+    pub require_token: bool,
+    /// Its primary interface.
+    pub interface: Uuid,
+    /// That interface's Ethernet address.
+    pub mac: MacAddr,
+    /// That interface's groups.
+    pub groups: &'a [Uuid],
+    /// The allocation of a public address of the platform's, if it gets one.
+    pub public: Option<Uuid>,
+    /// Addresses to try, in this order.
+    pub candidates: &'a [Ipv4Addr],
+    /// Whether addresses that still rest are taken as well.
+    pub also_resting: bool,
+}
+
+/// What a launch got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Launched {
+    /// Its address.
+    pub private_ip: Ipv4Addr,
+    /// Its public address; `None` although one was asked for means that the pool has none.
+    pub public_ip: Option<Ipv4Addr>,
+    /// When.
+    pub created_at: OffsetDateTime,
+}
+
+/// Writes an instance with its interface, groups and public address: one statement. `None` if no candidate was free,
+/// or somebody took it at the same time: nothing was written then, and the caller tries others.
+pub async fn launch(tx: &mut Conn, launch: &Launch<'_>) -> Result<Option<Launched>> {
+    let candidates: Vec<IpNet> =
+        launch.candidates.iter().map(|a| IpNet::from(std::net::IpAddr::V4(*a))).collect();
+    let row: (Option<IpNet>, Option<IpNet>, Option<OffsetDateTime>) = sqlx::query_as(
+        "with free as (
+           select c.ip from unnest($21::inet[]) with ordinality as c (ip, n)
+           where not exists (
+             select from network_interfaces x
+             where x.subnet_id = $5 and x.private_ip = c.ip
+               -- An address rests for a minute: the last owner's peers must have forgotten it (rule R10).
+               and (x.deleted_at is null or (not $22 and x.deleted_at > now() - interval '60 seconds')))
+           order by c.n limit 1),
+         nic as (
+           insert into network_interfaces
+             (id, account_id, vpc_id, subnet_id, subnet_cidr, instance_id, private_ip, mac_address)
+           select $19, $2, $4, $5, $6, $1, free.ip, $20 from free
+           on conflict (subnet_id, private_ip) where deleted_at is null do nothing
+           returning private_ip),
+         made as (
+           insert into instances (id, account_id, user_id, vpc_id, subnet_id, name, instance_type, vcpus, memory_mib,
+             disk_gib, image_id, key_name, public_key, user_data, reservation_id, launch_index, require_token,
+             auto_public_ip)
+           select $1, $2, $3, $4, $5, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $24::uuid is not null
+           from nic
+           returning created_at),
+         grouped as (
+           insert into network_interface_security_groups (network_interface_id, security_group_id, vpc_id, account_id)
+           select $19, g.id, $4, $2 from nic, unnest($23::uuid[]) as g (id)),
+         given as (
+           update public_ips set account_id = $2, allocation_id = $24, auto = true, allocated_at = now(),
+             network_interface_id = $19, vpc_id = $4
+           where $24::uuid is not null and exists (select from nic)
+             and address = (select address from public_ips where account_id is null and rests_until <= now()
+                            order by rests_until, address limit 1 for update skip locked)
+           returning address)
+         select (select private_ip from nic), (select address from given), (select created_at from made)",
+    )
+    .bind(launch.id)
+    .bind(launch.account)
+    .bind(launch.user)
+    .bind(launch.vpc)
+    .bind(launch.subnet)
+    .bind(IpNet::V4(launch.subnet_cidr))
+    .bind(launch.name)
+    .bind(launch.instance_type)
+    .bind(launch.vcpus)
+    .bind(launch.memory_mib)
+    .bind(launch.disk_gib)
+    .bind(launch.image)
+    .bind(launch.key.map(|k| k.0))
+    .bind(launch.key.map(|k| k.1))
+    .bind(launch.user_data)
+    .bind(launch.reservation)
+    .bind(launch.launch_index)
+    .bind(launch.require_token)
+    .bind(launch.interface)
+    .bind(mac_address::MacAddress::new(launch.mac.0))
+    .bind(candidates)
+    .bind(launch.also_resting)
+    .bind(launch.groups)
+    .bind(launch.public)
+    .fetch_one(tx)
+    .await?;
+    let (Some(private_ip), public_ip, Some(created_at)) = row else { return Ok(None) };
+    Ok(Some(Launched {
+        private_ip: host(private_ip)?,
+        public_ip: public_ip.map(host).transpose()?,
+        created_at,
+    }))
+}
+
+/// Up to eight free addresses of a subnet from `first` on, `room` of them in all; those that rest come last. Holds the
+/// subnet's allocation until the transaction ends, so that two who look at the last address do so one after the other.
+pub async fn free_addresses(
+    tx: &mut Conn,
+    subnet: Uuid,
+    first: Ipv4Addr,
+    room: u32,
+) -> Result<Vec<Ipv4Addr>> {
+    sqlx::query("select pg_advisory_xact_lock(hashtextextended('subnet:' || $1::text, 0))")
+        .bind(subnet)
+        .execute(&mut *tx)
+        .await?;
+    let found: Vec<IpNet> = sqlx::query_scalar(
+        "select f.ip from (select $2::inet + o as ip from generate_series(0, $3::bigint - 1) as o) f
+         where not exists (select from network_interfaces x
+                           where x.subnet_id = $1 and x.private_ip = f.ip and x.deleted_at is null)
+         order by (select max(q.deleted_at) from network_interfaces q
+                   where q.subnet_id = $1 and q.private_ip = f.ip and q.deleted_at > now() - interval '60 seconds')
+                  nulls first, f.ip
+         limit 8",
+    )
+    .bind(subnet)
+    .bind(IpNet::from(std::net::IpAddr::V4(first)))
+    .bind(i64::from(room))
+    .fetch_all(tx)
+    .await?;
+    Ok(found.into_iter().map(host).collect::<std::result::Result<_, _>>()?)
+}
+
+/// One instance of the account.
+pub async fn get(conn: &mut Conn, account: Uuid, id: &Ref) -> Result<InstanceRow> {
+    Ok(sqlx::query_as(concat!(
+        view!(),
+        "where i.id = coalesce($2, (select id from instances where short_id = $3)) and i.account_id = $1 and ",
+        described!()
+    ))
+    .bind(account)
+    .bind(id.whole)
+    .bind(&id.short)
+    .fetch_one(conn)
+    .await?)
+}
+
+/// These instances, of whatever account: for those who watch events.
+pub async fn by_ids(conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<InstanceRow>> {
+    Ok(sqlx::query_as(concat!(view!(), "where i.id = any ($1)")).bind(ids).fetch_all(conn).await?)
+}
+
+/// What a list may be narrowed to.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// In this VPC.
+    pub vpc: Option<Uuid>,
+    /// In this subnet.
+    pub subnet: Option<Uuid>,
+    /// In this state.
+    pub state: Option<String>,
+    /// Exactly this name.
+    pub name: Option<String>,
+    /// Of this type.
+    pub instance_type: Option<String>,
+}
+
+/// Instances of the account.
+pub async fn list(
+    conn: &mut Conn,
+    account: Uuid,
+    filter: &Filter,
+    window: Window,
+) -> Result<Vec<InstanceRow>> {
+    Ok(sqlx::query_as(concat!(
+        view!(),
+        "where i.account_id = $1 and ",
+        described!(),
+        " and ($2::uuid is null or i.id < $2) and ($4::uuid is null or i.vpc_id = $4)
+           and ($5::uuid is null or i.subnet_id = $5) and ($6::text is null or i.state::text = $6)
+           and ($7::text is null or i.name = $7) and ($8::text is null or i.instance_type = $8)
+         order by i.id desc limit $3"
+    ))
+    .bind(account)
+    .bind(window.before)
+    .bind(window.limit)
+    .bind(filter.vpc)
+    .bind(filter.subnet)
+    .bind(&filter.state)
+    .bind(&filter.name)
+    .bind(&filter.instance_type)
+    .fetch_all(conn)
+    .await?)
+}
+
+/// What a change of an instance needs to know of it.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct LockedRow {
+    /// The instance.
+    pub id: Uuid,
+    /// Its VPC.
+    pub vpc_id: Uuid,
+    /// Its state.
+    pub state: String,
+    /// Its type.
+    pub instance_type: String,
+    /// Processors.
+    pub vcpus: i32,
+    /// Memory, MiB.
+    pub memory_mib: i32,
+    /// What its image needs, MiB.
+    pub min_memory_mib: i32,
+    /// Whether a start gets it a public address.
+    pub auto_public_ip: bool,
+    /// Its primary interface.
+    pub network_interface_id: Option<Uuid>,
+    /// When it last changed.
+    pub updated_at: OffsetDateTime,
+}
+
+/// Reads an instance of the account; nobody changes it until the transaction ends.
+pub async fn lock(tx: &mut Conn, account: Uuid, id: &Ref) -> Result<LockedRow> {
+    Ok(sqlx::query_as(concat!(
+        "select i.id, i.vpc_id, i.state::text as state, i.instance_type, i.vcpus, i.memory_mib, m.min_memory_mib,
+           i.auto_public_ip,
+           (select n.id from network_interfaces n
+            where n.instance_id = i.id and n.device_index = 0 and n.deleted_at is null) as network_interface_id,
+           i.updated_at
+         from instances i join images m on m.id = i.image_id
+         where i.id = coalesce($2, (select id from instances where short_id = $3)) and i.account_id = $1 and ",
+        described!(),
+        " for update of i"
+    ))
+    .bind(account)
+    .bind(id.whole)
+    .bind(&id.short)
+    .fetch_one(tx)
+    .await?)
+}
+
+/// Asks for another power; the state moves along one of the schema's edges.
+pub async fn set_power(
+    tx: &mut Conn,
+    id: Uuid,
+    power: &'static str,
+    state: &'static str,
+    force: bool,
+) -> Result<()> {
+    sqlx::query(
+        "update instances set power = $2::instance_power, state = $3::instance_state, force_stop = $4,
+           state_reason = null, generation = generation + 1,
+           updated_at = greatest(now(), updated_at + interval '1 microsecond')
+         where id = $1",
+    )
+    .bind(id)
+    .bind(power)
+    .bind(state)
+    .bind(force)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Asks for one more reboot.
+pub async fn reboot(tx: &mut Conn, id: Uuid) -> Result<()> {
+    sqlx::query(
+        "update instances set reboot_seq = reboot_seq + 1, generation = generation + 1,
+           updated_at = greatest(now(), updated_at + interval '1 microsecond')
+         where id = $1",
+    )
+    .bind(id)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Takes the public addresses off an instance; the user's as well if `also_elastic`. True if there were any.
+pub async fn release_public_ips(tx: &mut Conn, id: Uuid, also_elastic: bool) -> Result<bool> {
+    crate::placement::release_public_ips(tx, id, also_elastic).await
+}
+
+/// Renames an instance.
+pub async fn rename(tx: &mut Conn, id: Uuid, name: &str) -> Result<()> {
+    sqlx::query(
+        "update instances set name = $2, updated_at = greatest(now(), updated_at + interval '1 microsecond')
+         where id = $1",
+    )
+    .bind(id)
+    .bind(name)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Gives an instance another size, and its node the difference; `nodes_capacity_check` refuses more than the node has.
+pub async fn resize(tx: &mut Conn, id: Uuid, instance_type: &str, vcpus: i32, memory_mib: i32) -> Result<()> {
+    sqlx::query(
+        "with before as (select id, vcpus, memory_mib, node_id from instances where id = $1),
+         changed as (
+           update instances set instance_type = $2, vcpus = $3, memory_mib = $4, generation = generation + 1,
+             updated_at = greatest(now(), updated_at + interval '1 microsecond')
+           where id = $1)
+         update nodes w set used_vcpus = w.used_vcpus + $3 - b.vcpus,
+           used_memory_mib = w.used_memory_mib + $4 - b.memory_mib
+         from before b where w.id = b.node_id",
+    )
+    .bind(id)
+    .bind(instance_type)
+    .bind(vcpus)
+    .bind(memory_mib)
+    .execute(tx)
+    .await?;
+    Ok(())
+}

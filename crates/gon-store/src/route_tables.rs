@@ -1,0 +1,297 @@
+//! Route tables, their routes and their associations. The local route is implied and not stored.
+
+use ipnet::{IpNet, Ipv4Net};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::reference::Ref;
+use crate::v4::Block;
+use crate::{Conn, Result, StoreError, Window};
+
+/// A route table.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct RouteTableRow {
+    /// The table.
+    pub id: Uuid,
+    /// Its VPC.
+    pub vpc_id: Uuid,
+    /// The VPC's block.
+    #[sqlx(try_from = "IpNet")]
+    pub vpc_cidr: Block,
+    /// Its name.
+    pub name: String,
+    /// Whether subnets without an association of their own follow it.
+    pub is_main: bool,
+    /// When it was made.
+    pub created_at: OffsetDateTime,
+    /// When it last changed.
+    pub updated_at: OffsetDateTime,
+}
+
+/// A route.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct RouteRow {
+    /// The route.
+    pub id: Uuid,
+    /// Its table.
+    pub route_table_id: Uuid,
+    /// Where packets want to go.
+    #[sqlx(try_from = "IpNet")]
+    pub destination_cidr: Block,
+    /// The gateway it names.
+    pub internet_gateway_id: Option<Uuid>,
+    /// The interface it names.
+    pub network_interface_id: Option<Uuid>,
+    /// Whether that is there.
+    pub active: bool,
+}
+
+/// An association.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct AssociationRow {
+    /// The association.
+    pub id: Uuid,
+    /// The table.
+    pub route_table_id: Uuid,
+    /// The subnet.
+    pub subnet_id: Uuid,
+}
+
+macro_rules! view {
+    () => {
+        "select t.id, t.vpc_id, t.vpc_cidr, t.name, t.is_main, t.created_at, t.updated_at from route_tables t "
+    };
+}
+
+/// Creates a table that is not the main one.
+pub async fn create(
+    tx: &mut Conn,
+    account: Uuid,
+    id: Uuid,
+    vpc: Uuid,
+    vpc_cidr: Ipv4Net,
+    name: &str,
+) -> Result<()> {
+    sqlx::query(
+        "insert into route_tables (id, account_id, vpc_id, vpc_cidr, name) values ($1, $2, $3, $4, $5)",
+    )
+    .bind(id)
+    .bind(account)
+    .bind(vpc)
+    .bind(IpNet::V4(vpc_cidr))
+    .bind(name)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// One table of the account.
+pub async fn get(conn: &mut Conn, account: Uuid, id: &Ref) -> Result<RouteTableRow> {
+    Ok(sqlx::query_as(concat!(
+        view!(),
+        "where t.id = coalesce($2, (select id from route_tables where short_id = $3)) and t.account_id = $1
+           and t.deleted_at is null"
+    ))
+    .bind(account)
+    .bind(id.whole)
+    .bind(&id.short)
+    .fetch_one(conn)
+    .await?)
+}
+
+/// Like [`get`], and nobody deletes or changes it until the transaction ends.
+pub async fn hold(tx: &mut Conn, account: Uuid, id: &Ref) -> Result<RouteTableRow> {
+    Ok(sqlx::query_as(concat!(
+        view!(),
+        "where t.id = coalesce($2, (select id from route_tables where short_id = $3)) and t.account_id = $1
+           and t.deleted_at is null for update"
+    ))
+    .bind(account)
+    .bind(id.whole)
+    .bind(&id.short)
+    .fetch_one(tx)
+    .await?)
+}
+
+/// What a list may be narrowed to.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Of this VPC.
+    pub vpc: Option<Uuid>,
+    /// Exactly this name.
+    pub name: Option<String>,
+}
+
+/// Tables of the account.
+pub async fn list(
+    conn: &mut Conn,
+    account: Uuid,
+    filter: &Filter,
+    window: Window,
+) -> Result<Vec<RouteTableRow>> {
+    Ok(sqlx::query_as(concat!(
+        view!(),
+        "where t.account_id = $1 and t.deleted_at is null and ($2::uuid is null or t.id < $2)
+           and ($4::uuid is null or t.vpc_id = $4) and ($5::text is null or t.name = $5)
+         order by t.id desc limit $3"
+    ))
+    .bind(account)
+    .bind(window.before)
+    .bind(window.limit)
+    .bind(filter.vpc)
+    .bind(&filter.name)
+    .fetch_all(conn)
+    .await?)
+}
+
+/// The routes of these tables, by destination.
+pub async fn routes(conn: &mut Conn, tables: &[Uuid]) -> Result<Vec<RouteRow>> {
+    Ok(sqlx::query_as(
+        "select r.id, r.route_table_id, r.destination_cidr, r.internet_gateway_id, r.network_interface_id,
+           case r.target_type
+             when 'gateway' then exists (select from internet_gateways g
+                                         where g.id = r.internet_gateway_id and g.vpc_id = r.vpc_id)
+             else exists (select from network_interfaces n
+                          where n.id = r.network_interface_id and n.deleted_at is null) end as active
+         from routes r where r.route_table_id = any ($1) order by r.route_table_id, r.destination_cidr",
+    )
+    .bind(tables)
+    .fetch_all(conn)
+    .await?)
+}
+
+/// The associations of these tables.
+pub async fn associations(conn: &mut Conn, tables: &[Uuid]) -> Result<Vec<AssociationRow>> {
+    Ok(sqlx::query_as(
+        "select id, route_table_id, subnet_id from route_table_associations
+         where route_table_id = any ($1) order by route_table_id, id",
+    )
+    .bind(tables)
+    .fetch_all(conn)
+    .await?)
+}
+
+/// Renames a table; false if it has changed since, see [`crate::vpcs::rename`].
+pub async fn rename(
+    tx: &mut Conn,
+    account: Uuid,
+    id: Uuid,
+    name: &str,
+    unless_changed_since: Option<OffsetDateTime>,
+) -> Result<bool> {
+    let done = sqlx::query(
+        "update route_tables set name = $3, updated_at = greatest(now(), updated_at + interval '1 microsecond')
+         where id = $2 and account_id = $1 and deleted_at is null and ($4::timestamptz is null or updated_at = $4)",
+    )
+    .bind(account)
+    .bind(id)
+    .bind(name)
+    .bind(unless_changed_since)
+    .execute(tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// Out through this gateway.
+    Gateway(Uuid),
+    /// To this interface.
+    Interface(Uuid),
+}
+
+/// Adds a route. `routes_destination_key` refuses a second one to the same destination.
+pub async fn add_route(
+    tx: &mut Conn,
+    account: Uuid,
+    id: Uuid,
+    table: &RouteTableRow,
+    destination: Ipv4Net,
+    target: Target,
+) -> Result<()> {
+    let (kind, gateway, interface) = match target {
+        Target::Gateway(id) => ("gateway", Some(id), None),
+        Target::Interface(id) => ("instance", None, Some(id)),
+    };
+    sqlx::query(
+        "insert into routes (id, account_id, route_table_id, vpc_id, vpc_cidr, destination_cidr, target_type,
+           internet_gateway_id, network_interface_id)
+         values ($1, $2, $3, $4, $5, $6, $7::route_target, $8, $9)",
+    )
+    .bind(id)
+    .bind(account)
+    .bind(table.id)
+    .bind(table.vpc_id)
+    .bind(IpNet::V4(table.vpc_cidr.0))
+    .bind(IpNet::V4(destination))
+    .bind(kind)
+    .bind(gateway)
+    .bind(interface)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Removes the route to a destination; false if there is none.
+pub async fn remove_route(tx: &mut Conn, table: Uuid, destination: Ipv4Net) -> Result<bool> {
+    let done = sqlx::query("delete from routes where route_table_id = $1 and destination_cidr = $2")
+        .bind(table)
+        .bind(IpNet::V4(destination))
+        .execute(tx)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Associates a table with a subnet of the same VPC. `route_table_associations_subnet_key` refuses a second table.
+pub async fn associate(
+    tx: &mut Conn,
+    account: Uuid,
+    id: Uuid,
+    vpc: Uuid,
+    table: Uuid,
+    subnet: Uuid,
+) -> Result<()> {
+    sqlx::query(
+        "insert into route_table_associations (id, account_id, vpc_id, route_table_id, subnet_id)
+         values ($1, $2, $3, $4, $5)",
+    )
+    .bind(id)
+    .bind(account)
+    .bind(vpc)
+    .bind(table)
+    .bind(subnet)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Ends an association of a table of the account; false if there is none.
+pub async fn disassociate(tx: &mut Conn, account: Uuid, table: Uuid, id: &Ref) -> Result<bool> {
+    let done = sqlx::query(
+        "delete from route_table_associations
+         where id = coalesce($3, (select id from route_table_associations where short_id = $4))
+           and account_id = $1 and route_table_id = $2",
+    )
+    .bind(account)
+    .bind(table)
+    .bind(id.whole)
+    .bind(&id.short)
+    .execute(tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Deletes a table with its routes. Associations refuse, by the name of their foreign key.
+pub async fn delete(tx: &mut Conn, account: Uuid, id: Uuid) -> Result<()> {
+    let done = sqlx::query(
+        "with gone as (delete from routes where route_table_id = $2 and account_id = $1)
+         update route_tables set deleted_at = now()
+         where id = $2 and account_id = $1 and deleted_at is null and not is_main",
+    )
+    .bind(account)
+    .bind(id)
+    .execute(tx)
+    .await?;
+    if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::NotFound) }
+}
