@@ -1,1 +1,8 @@
 //! Roles of the control plane: api-server, network-controller, instance-manager.
+
+pub mod compute;
+pub mod documents;
+pub mod network;
+pub mod reconcile;
+pub mod relay;
+pub mod status;

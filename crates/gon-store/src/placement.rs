@@ -38,18 +38,20 @@ pub struct UnplacedRow {
     pub nics: i64,
 }
 
-/// Locks up to `limit` instances that wait for a node, oldest first; those another manager holds are left to it.
-pub async fn lock_unplaced(tx: &mut Conn, limit: i64) -> Result<Vec<UnplacedRow>> {
+/// Locks up to `limit` instances that wait for a node and come after `after`, oldest first; those another manager holds
+/// are left to it.
+pub async fn lock_unplaced(tx: &mut Conn, after: Uuid, limit: i64) -> Result<Vec<UnplacedRow>> {
     Ok(sqlx::query_as(
         "select i.id, i.account_id, i.vpc_id, i.vcpus, i.memory_mib, i.disk_gib, s.availability_zone,
            m.name as image_name, m.digest as image_digest, i.state_reason, i.created_at,
            (select count(*) from network_interfaces n where n.instance_id = i.id and n.deleted_at is null) as nics
          from instances i join subnets s on s.id = i.subnet_id join images m on m.id = i.image_id
-         where i.node_id is null and i.deleted_at is null and i.state = 'pending' and i.power = 'running'
+         where i.node_id is null and i.deleted_at is null and i.state = 'pending' and i.power = 'running' and i.id > $2
          order by i.id limit $1
          for update of i skip locked",
     )
     .bind(limit)
+    .bind(after)
     .fetch_all(tx)
     .await?)
 }

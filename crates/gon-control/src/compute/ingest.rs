@@ -1,0 +1,170 @@
+//! What the nodes report about instances and about themselves.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use gon_core::instance::{self, Observed, Power};
+use gon_proto::{ComputeReport, ImageKind, InstanceReport, NodeAnswer, NodeReport, ObservedInstance};
+use gon_store::StoreError;
+use gon_store::nodes::{ImageFacts, NodeFacts};
+use gon_store::reports::{self, Observation, ReportedRow};
+use gon_types::InstanceState;
+use gon_types::id::NodeId;
+use uuid::Uuid;
+
+use super::InstanceManager;
+use crate::documents::{NodeError, lock};
+
+/// A report like the last one is taken in full this often all the same.
+const FULL: Duration = Duration::from_secs(10);
+
+fn observed(said: ObservedInstance) -> Observed {
+    match said {
+        ObservedInstance::Starting => Observed::Starting,
+        ObservedInstance::Running => Observed::Running,
+        ObservedInstance::Stopping => Observed::Stopping,
+        ObservedInstance::Stopped => Observed::Stopped,
+        ObservedInstance::ShutDownByGuest => Observed::ShutDownByGuest,
+        ObservedInstance::Gone => Observed::Gone,
+        ObservedInstance::Failed => Observed::Failed,
+        ObservedInstance::Unknown => Observed::Unknown,
+    }
+}
+
+/// What the report makes of the row; `None` if nothing.
+fn judge(row: &ReportedRow, report: &InstanceReport) -> Result<Option<Observation>, StoreError> {
+    let current = i64::try_from(report.generation) == Ok(row.generation)
+        && i64::try_from(report.placement_epoch) == Ok(row.placement_epoch);
+    if !current {
+        return Ok(None);
+    }
+    let word = |error: gon_types::NetError| StoreError::Db(gon_store::invalid(error.to_string()));
+    let state: InstanceState = row.state.parse().map_err(word)?;
+    let power: Power = row.power.parse().map_err(word)?;
+    let seen = observed(report.observed);
+    let next = instance::next(state, power, seen);
+    let detail = report.reason.as_deref().map(|r| r.chars().take(500).collect::<String>());
+    let reason = match next.reason {
+        Some(reason) => Some(reason.text(detail.as_deref())),
+        None if next.state == InstanceState::Running => None,
+        // Why it takes so long is worth telling.
+        None if state == InstanceState::Pending && seen == Observed::Starting && detail.is_some() => detail,
+        None => row.state_reason.clone(),
+    };
+    let change = Observation {
+        state: next.state.as_str(),
+        reason,
+        power: next.power.map(Power::as_str),
+        compute_gone: next.compute_gone && row.has_compute,
+    };
+    let nothing = change.state == row.state
+        && change.reason == row.state_reason
+        && change.power.is_none()
+        && !change.compute_gone
+        && row.observed_generation == row.generation;
+    Ok((!nothing).then_some(change))
+}
+
+impl InstanceManager {
+    /// Takes a report of `node`, which the caller has proved. A report of an older placement or generation changes
+    /// nothing.
+    pub async fn ingest(&self, node: NodeId, report: ComputeReport) -> Result<(), NodeError> {
+        let result = self.take(node, report).await;
+        match &result {
+            Ok(()) => self.metrics.reports.inc(),
+            Err(_) => self.metrics.reports_failed.inc(),
+        };
+        result
+    }
+
+    async fn take(&self, node: NodeId, report: ComputeReport) -> Result<(), NodeError> {
+        let known = lock(&self.reports)
+            .get(&node)
+            .is_some_and(|(held, at)| held.instances == report.instances && at.elapsed() < FULL);
+        if known {
+            return Ok(());
+        }
+        let said: HashMap<Uuid, &InstanceReport> =
+            report.instances.iter().map(|i| (i.id.uuid(), i)).collect();
+        let ids: Vec<Uuid> = said.keys().copied().collect();
+        let mut tx = reports::begin(&self.store).await?;
+        let mut changed = 0;
+        if !ids.is_empty() {
+            for row in reports::lock_instances(&mut tx, node.uuid(), &ids).await? {
+                let Some(report) = said.get(&row.id) else { continue };
+                if let Some(change) = judge(&row, report)? {
+                    if change.state != row.state {
+                        tracing::info!(
+                            instance = %report.id, from = row.state, to = change.state, reason = change.reason,
+                            "instance moved"
+                        );
+                    }
+                    // At most the generation that was just compared.
+                    reports::observe(&mut tx, &row, row.generation, &change).await?;
+                    changed += 1;
+                }
+            }
+        }
+        gon_store::commit(tx).await?;
+        if changed > 0 {
+            self.nudge.nudge();
+        }
+        lock(&self.reports).insert(node, (report, Instant::now()));
+        Ok(())
+    }
+
+    /// Takes what a node says of itself; a new one joins.
+    pub async fn ingest_node(&self, report: NodeReport) -> Result<NodeAnswer, NodeError> {
+        let facts = facts(report)?;
+        let stored = gon_store::nodes::report(&self.store, &facts, Uuid::now_v7()).await;
+        let (id, epoch) = match stored {
+            Ok(answer) => answer,
+            // Its name, zone or an image is not one we can keep: the node's to mend.
+            Err(error @ StoreError::Constraint { .. }) => {
+                self.metrics.reports_failed.inc();
+                return Err(NodeError::Invalid(error.to_string()));
+            }
+            Err(error) => {
+                self.metrics.reports_failed.inc();
+                return Err(error.into());
+            }
+        };
+        self.nudge.nudge();
+        self.metrics.reports.inc();
+        Ok(NodeAnswer { node: NodeId::from_uuid(id), epoch })
+    }
+}
+
+fn facts(report: NodeReport) -> Result<NodeFacts, NodeError> {
+    let too_much = |what: &str| NodeError::Invalid(format!("{what} is beyond what can be stored"));
+    let images = report
+        .images
+        .into_iter()
+        .map(|(name, image)| {
+            Ok(ImageFacts {
+                name,
+                digest: image.digest,
+                kind: match image.kind {
+                    ImageKind::Initramfs => "initramfs",
+                    ImageKind::Disk => "disk",
+                },
+                description: image.description,
+                architecture: image.architecture,
+                min_memory_mib: i32::try_from(image.min_memory_mib)
+                    .map_err(|_| too_much("min_memory_mib"))?,
+                disk_gib: i32::try_from(image.disk_gib).map_err(|_| too_much("disk_gib"))?,
+            })
+        })
+        .collect::<Result<Vec<_>, NodeError>>()?;
+    Ok(NodeFacts {
+        name: report.name,
+        availability_zone: report.availability_zone,
+        vcpus: i32::try_from(report.vcpus).map_err(|_| too_much("vcpus"))?,
+        memory_mib: i64::try_from(report.memory_mib).map_err(|_| too_much("memory_mib"))?,
+        disk_gib: i64::try_from(report.disk_gib).map_err(|_| too_much("disk_gib"))?,
+        accelerator: report.accelerator,
+        ovs_datapath: report.ovs_datapath,
+        versions: serde_json::json!(report.versions),
+        images,
+    })
+}

@@ -1,0 +1,347 @@
+//! Node documents: kept, numbered and served to the agents by long poll; and the way their reports come in.
+//!
+//! A node is who its listener says it is ([`NodeIdentity`]), never who it claims to be. Promises that a version is
+//! given to one content only, that a content is published once, and that whoever waits is answered as soon as there is
+//! something newer.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use gon_proto::{ComputeReport, NetworkReport, NodeAnswer, NodeCompute, NodeNetwork, NodeReport, paths};
+use gon_store::{Store, StoreError};
+use gon_types::DocumentVersion;
+use gon_types::id::NodeId;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::compute::InstanceManager;
+use crate::network::NetworkController;
+
+/// The longest a poll is held, whatever the agent asks for.
+const LONGEST_WAIT: u64 = 60;
+/// The largest report that is read.
+const REPORT_LIMIT: usize = 4 << 20;
+
+/// Who the node at the other end of a connection is: the name in its certificate, or, on the private socket of one
+/// process, the name of the only node. A listener adds it to every request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeIdentity(pub Arc<str>);
+
+/// A document that can be numbered.
+pub trait NodeDocument: Serialize + Clone + PartialEq + Send + Sync + 'static {
+    /// Writes its place in the order, and whether removing most of the node is meant.
+    fn stamp(&mut self, version: DocumentVersion, mass_change_ok: bool);
+}
+impl NodeDocument for NodeNetwork {
+    fn stamp(&mut self, version: DocumentVersion, mass_change_ok: bool) {
+        (self.version, self.mass_change_ok) = (version, mass_change_ok);
+    }
+}
+impl NodeDocument for NodeCompute {
+    fn stamp(&mut self, version: DocumentVersion, mass_change_ok: bool) {
+        (self.version, self.mass_change_ok) = (version, mass_change_ok);
+    }
+}
+
+/// A document as it is served.
+#[derive(Debug)]
+pub struct Published<D> {
+    /// Its place in the order.
+    pub version: DocumentVersion,
+    /// What is sent.
+    pub body: Bytes,
+    /// The same without its stamp: what the next one is compared with.
+    content: D,
+}
+
+/// Where a node's latest document is put, and where its polls wait.
+type Slot<D> = watch::Sender<Option<Arc<Published<D>>>>;
+
+/// The latest document of every node.
+#[derive(Debug)]
+pub struct Documents<D> {
+    nodes: Mutex<HashMap<NodeId, Slot<D>>>,
+    /// Ends every poll that is held.
+    stop: CancellationToken,
+}
+
+/// A poisoned lock only means that another task panicked between two whole writes.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<D: NodeDocument> Documents<D> {
+    /// No document yet. Polls end when `stop` is cancelled.
+    #[must_use]
+    pub fn new(stop: CancellationToken) -> Self {
+        Self { nodes: Mutex::default(), stop }
+    }
+
+    /// Publishes what `node` should be, if that differs from what it was told under this epoch. Returns the version in
+    /// force and whether it is new. `content` is unstamped.
+    ///
+    /// # Errors
+    /// Only if the document cannot be written as JSON, which no document of ours can bring about.
+    pub fn publish(
+        &self,
+        epoch: u64,
+        node: NodeId,
+        content: D,
+        mass_change_ok: bool,
+    ) -> Result<(DocumentVersion, bool), serde_json::Error> {
+        let mut nodes = lock(&self.nodes);
+        let slot = nodes.entry(node).or_default();
+        let generation = match &*slot.borrow() {
+            Some(held) if held.version.epoch > epoch => return Ok((held.version, false)),
+            Some(held) if held.version.epoch == epoch => {
+                if held.content == content {
+                    return Ok((held.version, false));
+                }
+                held.version.generation + 1
+            }
+            _ => 1,
+        };
+        let version = DocumentVersion { epoch, generation };
+        let mut stamped = content.clone();
+        stamped.stamp(version, mass_change_ok);
+        let body = Bytes::from(serde_json::to_vec(&stamped)?);
+        slot.send_replace(Some(Arc::new(Published { version, body, content })));
+        Ok((version, true))
+    }
+
+    /// The latest document of a node.
+    #[must_use]
+    pub fn latest(&self, node: NodeId) -> Option<Arc<Published<D>>> {
+        lock(&self.nodes).get(&node).and_then(|slot| slot.borrow().clone())
+    }
+
+    /// The nodes that have a document.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeId> {
+        lock(&self.nodes).keys().copied().collect()
+    }
+
+    /// The latest document of a node that is newer than `after`; waits for one up to `wait`.
+    pub async fn newer(
+        &self,
+        node: NodeId,
+        after: DocumentVersion,
+        wait: Duration,
+    ) -> Option<Arc<Published<D>>> {
+        let mut slot = lock(&self.nodes).entry(node).or_default().subscribe();
+        let newer = slot.wait_for(|held| held.as_ref().is_some_and(|d| d.version > after));
+        tokio::select! {
+            biased;
+            found = newer => found.ok().and_then(|held| held.clone()),
+            () = tokio::time::sleep(wait) => None,
+            () = self.stop.cancelled() => None,
+        }
+    }
+}
+
+/// Name to id of nodes, so that a poll costs no query.
+#[derive(Debug, Default)]
+pub struct Directory(Mutex<HashMap<Arc<str>, NodeId>>);
+
+impl Directory {
+    /// The id of the node of this name; `None` if it never reported.
+    pub async fn id(&self, store: &Store, identity: &NodeIdentity) -> Result<Option<NodeId>, StoreError> {
+        if let Some(id) = lock(&self.0).get(&identity.0) {
+            return Ok(Some(*id));
+        }
+        let found = gon_store::nodes::id_by_name(store, &identity.0).await?.map(NodeId::from_uuid);
+        if let Some(id) = found {
+            lock(&self.0).insert(Arc::clone(&identity.0), id);
+        }
+        Ok(found)
+    }
+}
+
+/// Why a call of an agent was not answered as it wished.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// It never said who it is.
+    #[error("node '{0}' is not known: it has to report itself first")]
+    UnknownNode(String),
+    /// It speaks for somebody else.
+    #[error("this report speaks for another node")]
+    OtherNode,
+    /// Its shape is not one we know.
+    #[error("format {0} is not spoken here, {known} is", known = gon_proto::FORMAT)]
+    Format(u32),
+    /// Something in it cannot be.
+    #[error("{0}")]
+    Invalid(String),
+    /// PostgreSQL.
+    #[error("the database did not take it")]
+    Store(#[from] StoreError),
+}
+
+impl IntoResponse for NodeError {
+    fn into_response(self) -> Response {
+        let status = match &self {
+            Self::UnknownNode(_) => StatusCode::NOT_FOUND,
+            Self::OtherNode => StatusCode::FORBIDDEN,
+            Self::Format(_) | Self::Invalid(_) => StatusCode::BAD_REQUEST,
+            Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            tracing::warn!(error = &self as &dyn std::error::Error, "a node's call failed");
+        } else {
+            tracing::info!(error = %self, "a node's call was refused");
+        }
+        (status, self.to_string()).into_response()
+    }
+}
+
+/// The query of a long poll.
+#[derive(Debug, Deserialize)]
+struct Poll {
+    after: Option<String>,
+    wait: Option<u64>,
+}
+
+async fn poll<D: NodeDocument>(
+    documents: &Documents<D>,
+    node: NodeId,
+    poll: &Poll,
+    headers: &HeaderMap,
+) -> Result<Response, NodeError> {
+    let said = match &poll.after {
+        Some(after) => Some(after.as_str()),
+        None => headers
+            .get(header::IF_NONE_MATCH)
+            .and_then(|tag| tag.to_str().ok())
+            .map(|tag| tag.trim_matches('"')),
+    };
+    let after = match said {
+        Some(text) => text.parse().map_err(|error| NodeError::Invalid(format!("after: {error}")))?,
+        None => DocumentVersion::default(),
+    };
+    let wait = Duration::from_secs(poll.wait.unwrap_or(25).min(LONGEST_WAIT));
+    Ok(match documents.newer(node, after, wait).await {
+        None => StatusCode::NO_CONTENT.into_response(),
+        Some(document) => (
+            [
+                (header::ETAG, format!("\"{}\"", document.version)),
+                (header::CONTENT_TYPE, "application/json".to_owned()),
+            ],
+            document.body.clone(),
+        )
+            .into_response(),
+    })
+}
+
+/// What the network controller serves to the agents.
+pub fn network_router(controller: Arc<NetworkController>) -> Router {
+    Router::new()
+        .route(paths::NETWORK_DOCUMENT, get(network_document))
+        .route(paths::NETWORK_REPORT, post(network_report))
+        .layer(DefaultBodyLimit::max(REPORT_LIMIT))
+        .with_state(controller)
+}
+
+/// What the instance manager serves to the agents.
+pub fn compute_router(manager: Arc<InstanceManager>) -> Router {
+    Router::new()
+        .route(paths::COMPUTE_DOCUMENT, get(compute_document))
+        .route(paths::COMPUTE_REPORT, post(compute_report))
+        .route(paths::NODE_REPORT, post(node_report))
+        .layer(DefaultBodyLimit::max(REPORT_LIMIT))
+        .with_state(manager)
+}
+
+async fn network_document(
+    State(controller): State<Arc<NetworkController>>,
+    Extension(identity): Extension<NodeIdentity>,
+    Query(query): Query<Poll>,
+    headers: HeaderMap,
+) -> Result<Response, NodeError> {
+    let node = controller.node(&identity).await?;
+    poll(controller.documents(), node, &query, &headers).await
+}
+
+async fn network_report(
+    State(controller): State<Arc<NetworkController>>,
+    Extension(identity): Extension<NodeIdentity>,
+    Json(report): Json<NetworkReport>,
+) -> Result<StatusCode, NodeError> {
+    let node = controller.node(&identity).await?;
+    check(report.format, report.node, node)?;
+    controller.ingest(node, report).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn compute_document(
+    State(manager): State<Arc<InstanceManager>>,
+    Extension(identity): Extension<NodeIdentity>,
+    Query(query): Query<Poll>,
+    headers: HeaderMap,
+) -> Result<Response, NodeError> {
+    let node = manager.node(&identity).await?;
+    poll(manager.documents(), node, &query, &headers).await
+}
+
+async fn compute_report(
+    State(manager): State<Arc<InstanceManager>>,
+    Extension(identity): Extension<NodeIdentity>,
+    Json(report): Json<ComputeReport>,
+) -> Result<StatusCode, NodeError> {
+    let node = manager.node(&identity).await?;
+    check(report.format, report.node, node)?;
+    manager.ingest(node, report).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn node_report(
+    State(manager): State<Arc<InstanceManager>>,
+    Extension(identity): Extension<NodeIdentity>,
+    Json(report): Json<NodeReport>,
+) -> Result<Json<NodeAnswer>, NodeError> {
+    if report.format != gon_proto::FORMAT {
+        return Err(NodeError::Format(report.format));
+    }
+    if *report.name != *identity.0 {
+        return Err(NodeError::OtherNode);
+    }
+    manager.ingest_node(report).await.map(Json)
+}
+
+fn check(format: u32, claimed: NodeId, node: NodeId) -> Result<(), NodeError> {
+    if format != gon_proto::FORMAT {
+        return Err(NodeError::Format(format));
+    }
+    if claimed != node {
+        return Err(NodeError::OtherNode);
+    }
+    Ok(())
+}
+
+/// Serves `router` on a unix socket that only its owner may use; everybody who can is the node of `identity`. A socket
+/// left over by a process that was killed is replaced: the caller holds the lock of its directory.
+pub async fn serve_unix(
+    path: &Path,
+    router: Router,
+    identity: NodeIdentity,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = tokio::net::UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    let router = router.layer(Extension(identity));
+    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+}

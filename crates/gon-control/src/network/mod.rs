@@ -1,0 +1,257 @@
+//! Role network-controller: turns VPC state into each node's network document.
+//!
+//! Level-triggered. A doorbell names a VPC or a node; the controller then reads everything about the nodes concerned
+//! in one snapshot ([`gon_store::network_document::read`]), resolves it ([`resolve`]) and publishes the result if it
+//! differs. Every [`crate::reconcile::SWEEP`] it does the same for every node, so a lost doorbell costs time only.
+
+mod ingest;
+pub mod resolve;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use gon_bus::Bus;
+use gon_cluster::Liveness;
+use gon_proto::doorbell::Subject;
+use gon_proto::{NetworkReport, NodeNetwork};
+use gon_store::network_document::LeavingRow;
+use gon_store::{Store, StoreError};
+use gon_types::DocumentVersion;
+use gon_types::id::{NodeId, VpcId};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::documents::{Directory, Documents, NodeError, NodeIdentity, lock};
+use crate::reconcile::{Bell, Wake};
+use crate::relay::Nudge;
+use crate::status::{Metrics, Ready};
+
+/// Name of the role where leaders are elected and epochs counted.
+pub const ROLE: &str = "network-controller";
+
+/// What a site decides about its networks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkSettings {
+    /// MTU offered to guests: 1500 on one node, less where a tunnel header must fit.
+    pub mtu: u16,
+    /// DHCP lease, seconds.
+    pub lease_seconds: u32,
+}
+
+impl Default for NetworkSettings {
+    fn default() -> Self {
+        Self { mtu: 1500, lease_seconds: 3600 }
+    }
+}
+
+/// What the controller remembers of a node; lost with it, and harmless to lose.
+#[derive(Debug, Default)]
+struct NodeMemory {
+    /// VPCs of the document in force.
+    vpcs: BTreeSet<VpcId>,
+    /// Interfaces of the document in force.
+    ports: BTreeSet<Uuid>,
+    /// The first generation of the current epoch without a port that was there before.
+    removed_at: HashMap<Uuid, u64>,
+    /// Interfaces whose port is to go.
+    leaving: Vec<LeavingRow>,
+    /// The last report that was taken in full, and when.
+    report: Option<(NetworkReport, Instant)>,
+    /// How many of its ports are closed.
+    degraded: i64,
+}
+
+/// The network controller. Shared by its loop and by the router that serves its documents.
+#[derive(Debug)]
+pub struct NetworkController {
+    store: Store,
+    documents: Documents<NodeNetwork>,
+    directory: Directory,
+    settings: NetworkSettings,
+    nudge: Nudge,
+    metrics: Arc<Metrics>,
+    ready: Ready,
+    /// The epoch under which documents are made; 0 before it leads.
+    epoch: AtomicU64,
+    memory: Mutex<HashMap<NodeId, NodeMemory>>,
+    bus: BusHandle,
+}
+
+/// The bus, which has nothing to show.
+struct BusHandle(Arc<dyn Bus>);
+impl std::fmt::Debug for BusHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Bus")
+    }
+}
+
+impl NetworkController {
+    /// A controller that does nothing yet. Polls end when `stop` is cancelled.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        bus: Arc<dyn Bus>,
+        nudge: Nudge,
+        settings: NetworkSettings,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            store,
+            documents: Documents::new(stop),
+            directory: Directory::default(),
+            settings,
+            nudge,
+            metrics,
+            ready: Ready::default(),
+            epoch: AtomicU64::new(0),
+            memory: Mutex::default(),
+            bus: BusHandle(bus),
+        }
+    }
+
+    /// Whether it leads and has looked at everything once.
+    #[must_use]
+    pub fn ready(&self) -> Ready {
+        self.ready.clone()
+    }
+
+    /// Its documents.
+    #[must_use]
+    pub fn documents(&self) -> &Documents<NodeNetwork> {
+        &self.documents
+    }
+
+    /// The node of an identity.
+    pub async fn node(&self, identity: &NodeIdentity) -> Result<NodeId, NodeError> {
+        let found = self.directory.id(&self.store, identity).await?;
+        found.ok_or_else(|| NodeError::UnknownNode(identity.0.to_string()))
+    }
+
+    /// Leads until it is told to stop or loses its place.
+    pub async fn run(
+        &self,
+        liveness: &dyn Liveness,
+        holder: &str,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        loop {
+            let leadership = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                won = liveness.campaign(ROLE, holder) => won.context("campaigning")?,
+            };
+            let led = tokio::select! {
+                led = self.lead(holder, stop.clone()) => led,
+                () = leadership.lost() => {
+                    tracing::warn!(role = ROLE, "leadership lost");
+                    Ok(())
+                }
+            };
+            self.ready.set(false);
+            led?;
+            if stop.is_cancelled() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn lead(&self, holder: &str, stop: CancellationToken) -> anyhow::Result<()> {
+        let epoch = gon_store::leader::take_over(&self.store, ROLE, holder).await.context("taking over")?;
+        lock(&self.memory).clear();
+        self.epoch.store(epoch, Ordering::Release);
+        tracing::info!(role = ROLE, epoch, "leading");
+        let mut bell = Bell::listen(&*self.bus.0, &[Subject::Vpc, Subject::Node], stop).await?;
+        loop {
+            let wake = bell.wait().await;
+            let result = match &wake {
+                Wake::Stop => return Ok(()),
+                Wake::Sweep => self.sweep().await,
+                Wake::Rung(rings) => {
+                    let of = |subject| rings.iter().filter(move |r| r.0 == subject).map(|r| r.1);
+                    self.refresh_vpcs(&of(Subject::Vpc).collect::<Vec<_>>(), of(Subject::Node).collect())
+                        .await
+                }
+            };
+            match result {
+                Ok(()) => {
+                    if wake == Wake::Sweep {
+                        self.ready.set(true);
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "documents could not be refreshed"
+                    );
+                    bell.again_within(Duration::from_secs(1));
+                }
+            }
+        }
+    }
+
+    /// Refreshes every node's document.
+    pub async fn sweep(&self) -> Result<(), StoreError> {
+        let nodes = gon_store::nodes::list(&self.store).await?;
+        let silent = crate::compute::silent(&nodes);
+        self.metrics.silent_nodes.set(silent.0);
+        self.metrics.unknown_instances.set(silent.1);
+        for node in nodes {
+            self.refresh(NodeId::from_uuid(node.id)).await?;
+        }
+        Ok(())
+    }
+
+    /// Refreshes the documents of nodes that have, or had, a port in one of the VPCs; and of `nodes`.
+    async fn refresh_vpcs(&self, vpcs: &[Uuid], mut nodes: BTreeSet<Uuid>) -> Result<(), StoreError> {
+        if !vpcs.is_empty() {
+            {
+                let memory = lock(&self.memory);
+                let concerned = memory.iter().filter(|(_, m)| {
+                    vpcs.iter().any(|v| m.vpcs.contains(&VpcId::from_uuid(*v))) || !m.leaving.is_empty()
+                });
+                nodes.extend(concerned.map(|(node, _)| node.uuid()));
+            }
+            nodes.extend(gon_store::network_document::nodes_of_vpcs(&self.store, vpcs).await?);
+        }
+        for node in nodes {
+            self.refresh(NodeId::from_uuid(node)).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads, resolves and publishes one node's document. Returns the version in force.
+    pub async fn refresh(&self, node: NodeId) -> Result<DocumentVersion, StoreError> {
+        let started = Instant::now();
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let rows = gon_store::network_document::read(&self.store, node.uuid()).await?;
+        let leaving = rows.leaving.clone();
+        // Every port an agent may still hold is in this document, or is leaving: it stays placed until the node has
+        // reported it gone. So more than the agent's free number of removals is meant exactly when so many leave.
+        let mass_change_ok = leaving.len() > 3;
+        let document = resolve::document(node, rows, &self.settings)?;
+        let ports: BTreeSet<Uuid> = document.ports.iter().map(|p| p.id.uuid()).collect();
+        let vpcs: BTreeSet<VpcId> = document.vpcs.iter().map(|v| v.id).collect();
+
+        let mut memory = lock(&self.memory);
+        let (version, new) = self
+            .documents
+            .publish(epoch, node, document, mass_change_ok)
+            .map_err(|error| StoreError::Db(gon_store::invalid(error.to_string())))?;
+        let known = memory.entry(node).or_default();
+        for port in known.ports.difference(&ports) {
+            known.removed_at.insert(*port, version.generation);
+        }
+        known.removed_at.retain(|port, _| leaving.iter().any(|l| l.id == *port));
+        (known.ports, known.vpcs, known.leaving) = (ports, vpcs, leaving);
+        drop(memory);
+        if new {
+            self.metrics.network_documents.inc();
+            self.metrics.network_resolve.observe(started.elapsed().as_secs_f64());
+            tracing::debug!(%node, %version, took = ?started.elapsed(), "network document published");
+        }
+        Ok(version)
+    }
+}

@@ -1,0 +1,118 @@
+//! Outbox to bus. Every process that writes the outbox runs a relay: it is nudged in memory right after a commit, and
+//! looks once a second for what a process that died left behind. So a transaction needs no `NOTIFY`, whose lock would
+//! make every commit of the site wait for every other; several relays share the work, since rows are claimed by lock.
+//!
+//! Promises that a committed doorbell is published at least once, also one whose transaction commits long after a
+//! later-numbered one; and that nothing is lost while the bus is away.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gon_bus::Bus;
+use gon_proto::Doorbell;
+use gon_proto::doorbell::Subject;
+use gon_store::{Store, StoreError};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::status::Metrics;
+
+/// How many rows are published at once.
+const BATCH: i64 = 500;
+/// How often to look without having been nudged.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Says to the relay of this process: something was committed. Cheap; any number of nudges is one look.
+#[derive(Debug, Clone, Default)]
+pub struct Nudge(Arc<Notify>);
+
+impl Nudge {
+    /// A handle; give clones to whoever commits doorbells, and one to [`run`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+    /// Something was committed.
+    pub fn nudge(&self) {
+        self.0.notify_one();
+    }
+    /// Waits for a nudge; one that came since the last wait counts. For tests and other relays.
+    pub async fn nudged(&self) {
+        self.0.notified().await;
+    }
+}
+
+/// Why a round did not publish.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// PostgreSQL.
+    #[error("the outbox cannot be read")]
+    Store(#[from] StoreError),
+    /// The bus.
+    #[error("the bus does not take doorbells")]
+    Bus(#[from] gon_bus::BusError),
+}
+
+/// Publishes what is in the outbox now. Returns how many rows that were.
+pub async fn round(store: &Store, bus: &dyn Bus) -> Result<usize, RelayError> {
+    let mut all = 0;
+    loop {
+        let (tx, rows) = gon_store::relay::claim(store, BATCH).await?;
+        if rows.is_empty() {
+            return Ok(all);
+        }
+        let claimed = rows.len();
+        let mut doorbells: Vec<Doorbell> = Vec::with_capacity(claimed);
+        for row in rows {
+            let subject = match row.subject.as_str() {
+                "vpc" => Subject::Vpc,
+                "instance" => Subject::Instance,
+                "node" => Subject::Node,
+                // The schema knows no other.
+                _ => Subject::Event,
+            };
+            let doorbell = Doorbell { subject, id: row.subject_id };
+            if !doorbells.contains(&doorbell) {
+                doorbells.push(doorbell);
+            }
+        }
+        // Published before the rows are gone: if the commit fails they are published again, which is harmless.
+        bus.publish(&doorbells).await?;
+        gon_store::commit(tx).await?;
+        all += claimed;
+        if (claimed as i64) < BATCH {
+            return Ok(all);
+        }
+    }
+}
+
+/// Publishes until it is told to stop.
+pub async fn run(
+    store: Store,
+    bus: Arc<dyn Bus>,
+    nudge: Nudge,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut failing = false;
+    loop {
+        match round(&store, &*bus).await {
+            Ok(published) => {
+                metrics.doorbells.inc_by(published as u64);
+                if std::mem::take(&mut failing) {
+                    tracing::info!("doorbells are published again");
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "doorbells wait in the outbox");
+                }
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = nudge.nudged(), if !failing => {}
+            () = tokio::time::sleep(PERIOD) => {}
+        }
+    }
+}

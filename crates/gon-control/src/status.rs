@@ -1,0 +1,134 @@
+//! Health, readiness and metrics of the two controllers and the relay. State never changes through this.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// What the controllers count. One per process.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Outbox rows published.
+    pub doorbells: Counter,
+    /// Network documents published.
+    pub network_documents: Counter,
+    /// Compute documents published.
+    pub compute_documents: Counter,
+    /// Seconds to resolve and publish one node's network document.
+    pub network_resolve: Histogram,
+    /// Reports taken.
+    pub reports: Counter,
+    /// Reports refused or failed.
+    pub reports_failed: Counter,
+    /// Instances that wait for a node.
+    pub unplaced: Gauge<i64, AtomicI64>,
+    /// Nodes that have not reported for 15 s.
+    pub silent_nodes: Gauge<i64, AtomicI64>,
+    /// Instances on those nodes: their health is unknown.
+    pub unknown_instances: Gauge<i64, AtomicI64>,
+    /// Ports that are closed because their policy could not be put in force.
+    pub degraded_ports: Gauge<i64, AtomicI64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            doorbells: Counter::default(),
+            network_documents: Counter::default(),
+            compute_documents: Counter::default(),
+            network_resolve: Histogram::new([
+                0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.5, 2.0,
+            ]),
+            reports: Counter::default(),
+            reports_failed: Counter::default(),
+            unplaced: Gauge::default(),
+            silent_nodes: Gauge::default(),
+            unknown_instances: Gauge::default(),
+            degraded_ports: Gauge::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Makes the metrics part of a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        let r = registry;
+        r.register("gon_doorbells", "Outbox rows published", self.doorbells.clone());
+        r.register("gon_network_documents", "Network documents published", self.network_documents.clone());
+        r.register("gon_compute_documents", "Compute documents published", self.compute_documents.clone());
+        r.register(
+            "gon_network_resolve_seconds",
+            "Time to resolve and publish one node's network document",
+            self.network_resolve.clone(),
+        );
+        r.register("gon_reports", "Node reports taken", self.reports.clone());
+        r.register("gon_reports_failed", "Node reports refused or failed", self.reports_failed.clone());
+        r.register("gon_instances_unplaced", "Instances that wait for a node", self.unplaced.clone());
+        r.register("gon_nodes_silent", "Nodes that have not reported for 15 s", self.silent_nodes.clone());
+        r.register(
+            "gon_instances_unknown",
+            "Instances on silent nodes: their health is unknown",
+            self.unknown_instances.clone(),
+        );
+        r.register(
+            "gon_ports_degraded",
+            "Ports closed because their policy could not be put in force",
+            self.degraded_ports.clone(),
+        );
+    }
+}
+
+/// Whether a role is ready to do its work: set by the role, read by whoever asks.
+#[derive(Debug, Clone, Default)]
+pub struct Ready(Arc<AtomicBool>);
+
+impl Ready {
+    /// From now on it is, or is not.
+    pub fn set(&self, ready: bool) {
+        self.0.store(ready, Ordering::Release);
+    }
+    /// Whether it is.
+    #[must_use]
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// `/healthz`, `/readyz` and `/metrics` of a controller's own port.
+pub fn router(ready: Ready, registry: Arc<Mutex<Registry>>) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .with_state(ready)
+        .merge(Router::new().route("/metrics", get(metrics)).with_state(registry))
+}
+
+async fn readyz(State(ready): State<Ready>) -> impl IntoResponse {
+    if ready.get() {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready: no leadership or no first look yet\n")
+    }
+}
+
+async fn metrics(State(registry): State<Arc<Mutex<Registry>>>) -> impl IntoResponse {
+    let mut text = String::new();
+    let registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
+    match prometheus_client::encoding::text::encode(&mut text, &registry) {
+        Ok(()) => (
+            StatusCode::OK,
+            [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")],
+            text,
+        )
+            .into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
