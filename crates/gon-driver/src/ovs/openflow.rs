@@ -1,6 +1,7 @@
 //! The OpenFlow connection to a bridge: opened once, used for every change.
 //!
-//! Assumes the messages of [`gon_net::openflow`]. Promises that a change is one atomic bundle and one round trip, that
+//! Assumes the messages of [`gon_net::openflow`]. Promises that a change is one atomic bundle (checked whole,
+//! then committed), that
 //! it is in the switch's tables when [`Switch::apply`] returns, that the switch's "are you there?" is answered, and
 //! that a connection that broke says so at once ([`Switch::closed`]) and never pretends to work again: whoever holds
 //! it makes a new one and compares what is installed, for the switch may have been restarted.
@@ -119,8 +120,23 @@ impl Switch {
             return Ok(());
         }
         let xid = self.number();
-        let bytes = openflow::bundle(xid, xid, changes);
-        let mut answers = self.ask(xid, &bytes).await?;
+        let staged = openflow::bundle_stage(xid, xid, changes);
+        let mut answers = self.ask(xid, &staged).await?;
+        let checked = answers
+            .until(|message| match message {
+                Incoming::BarrierReply => Some(Ok(())),
+                Incoming::Error(error) => Some(Err(OpenFlowError::Refused(error))),
+                _ => None,
+            })
+            .await;
+        // What the switch accepted of a bundle it would commit without the rest.
+        if let Err(error) = checked {
+            if !error.is_transport() {
+                self.send(&openflow::bundle_discard(xid, xid)).await?;
+            }
+            return Err(error);
+        }
+        self.send(&openflow::bundle_commit(xid, xid)).await?;
         answers
             .until(|message| match message {
                 Incoming::BundleReply { step: BundleStep::Commit, .. } => Some(Ok(())),

@@ -6,6 +6,8 @@ use crate::flow::{Condition, Field, Match};
 const NXM_0: u16 = 0x0000;
 const NXM_1: u16 = 0x0001;
 const BASIC: u16 = 0x8000;
+const EXPERIMENTER: u16 = 0xffff;
+const ONF: u32 = 0x4f4e_4600;
 
 /// Class and number of a field in a match.
 const fn match_id(field: Field) -> (u16, u8) {
@@ -198,8 +200,14 @@ fn read_condition(read: &mut Reader<'_>) -> Option<Option<(Field, u64, u64)>> {
     let (class, number, length) = (read.u16()?, read.u8()?, usize::from(read.u8()?));
     let masked = number & 1 == 1;
     let mut content = Reader(read.take(length)?);
-    let Some(field) = field_of(class, number >> 1) else { return Some(None) };
-    let bytes = if masked { length / 2 } else { length };
+    let field = if class == EXPERIMENTER {
+        // The only one that OVS uses for a field of ours.
+        (content.u32()? == ONF && number >> 1 == 42).then_some(Field::TcpFlags)
+    } else {
+        field_of(class, number >> 1)
+    };
+    let Some(field) = field else { return Some(None) };
+    let bytes = if masked { content.0.len() / 2 } else { content.0.len() };
     if bytes == 0 || bytes > 8 {
         return None;
     }

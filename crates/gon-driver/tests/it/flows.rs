@@ -1,0 +1,338 @@
+//! Our OpenFlow bytes against a real Open vSwitch: what a flow's text means there, its bytes mean too, and what the switch
+//! reports back reads as the flow that was sent. The switch is a private one with a dummy datapath: no device, no kernel
+//! module, nothing of the host's.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use gon_net::flow::{Slice, ZoneSource};
+use gon_net::openflow::{self, BundleStep, Incoming};
+use gon_net::pipeline::Stage;
+use gon_net::{Action, Cookie, Field, Flow, FlowMod, FlowTable, Match, Mirror, compile, diff};
+
+use crate::topology;
+
+/// Two daemons in a directory of their own.
+struct Dummy {
+    dir: tempfile::TempDir,
+    children: Vec<Child>,
+}
+
+impl Dummy {
+    fn start() -> Self {
+        let dir = tempfile::Builder::new().prefix("gon-flows-").tempdir_in("/tmp").unwrap();
+        let mut dummy = Self { dir, children: vec![] };
+        let db = dummy.path("conf.db");
+        dummy.run("ovsdb-tool", &["create", &db, "/usr/share/openvswitch/vswitch.ovsschema"]);
+        let remote = format!("--remote=punix:{}", dummy.path("db.sock"));
+        let control = format!("--unixctl={}", dummy.path("db.ctl"));
+        dummy.spawn("ovsdb-server", &[&db, &remote, &control]);
+        dummy.wait_for("db.sock");
+        let database = format!("unix:{}", dummy.path("db.sock"));
+        let control = format!("--unixctl={}", dummy.path("sw.ctl"));
+        let flags = ["--enable-dummy=override", "--disable-system", &control, &database];
+        dummy.spawn("ovs-vswitchd", &flags);
+        dummy.wait_for("sw.ctl");
+        dummy
+    }
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        let dir = self.dir.path();
+        command
+            .env("OVS_RUNDIR", dir)
+            .env("OVS_LOGDIR", dir)
+            .env("OVS_DBDIR", dir)
+            .env("OVS_SYSCONFDIR", dir);
+        command
+    }
+    fn spawn(&mut self, program: &str, args: &[&str]) {
+        let mut command = self.command(program);
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.children.push(command.spawn().unwrap());
+    }
+    fn run(&self, program: &str, args: &[&str]) -> String {
+        self.feed(program, args, "")
+    }
+    fn feed(&self, program: &str, args: &[&str], input: &str) -> String {
+        let mut command = self.command(program);
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program} {args:?}: {error}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+    fn wait_for(&self, name: &str) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !Path::new(&self.path(name)).exists() {
+            assert!(Instant::now() < deadline, "{name} did not appear");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    fn bridge(&self, name: &str) {
+        let database = format!("--db=unix:{}", self.path("db.sock"));
+        self.run(
+            "ovs-vsctl",
+            &[&database, "--timeout=20", "add-br", name, "--", "set", "bridge", name, "fail_mode=secure"],
+        );
+        self.wait_for(&format!("{name}.mgmt"));
+    }
+    fn port(&self, bridge: &str, name: &str, number: u32) {
+        let database = format!("--db=unix:{}", self.path("db.sock"));
+        let number = format!("ofport_request={number}");
+        let set = ["--", "set", "interface", name, "type=dummy", &number];
+        self.run("ovs-vsctl", &[&[&database, "--timeout=20", "add-port", bridge, name], &set[..]].concat());
+    }
+    fn ofctl(&self, args: &[&str], bridge: &str, input: &str) -> String {
+        let target = format!("unix:{}", self.path(&format!("{bridge}.mgmt")));
+        let mut all = vec!["-O", "OpenFlow14", args[0], &target];
+        all.extend(&args[1..]);
+        self.feed("ovs-ofctl", &all, input)
+    }
+    fn dump(&self, bridge: &str) -> Vec<String> {
+        let text = self.ofctl(&["dump-flows", "--no-stats", "--no-names"], bridge, "");
+        let mut lines: Vec<String> =
+            text.lines().map(str::trim).filter(|l| !l.starts_with("OFPST")).map(str::to_owned).collect();
+        lines.sort();
+        lines
+    }
+    fn connect(&self, bridge: &str) -> Session {
+        let stream = UnixStream::connect(self.path(&format!("{bridge}.mgmt"))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut session = Session { stream, buffer: vec![] };
+        session.send(&openflow::hello(1));
+        assert_eq!(session.next(), Incoming::Hello(true));
+        session
+    }
+}
+impl Drop for Dummy {
+    fn drop(&mut self) {
+        for child in self.children.iter_mut().rev() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A raw OpenFlow connection.
+struct Session {
+    stream: UnixStream,
+    buffer: Vec<u8>,
+}
+
+impl Session {
+    fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+    fn next(&mut self) -> Incoming {
+        loop {
+            if let Some((received, used)) = openflow::decode(&self.buffer).unwrap() {
+                self.buffer.drain(..used);
+                return received.message;
+            }
+            let mut chunk = [0; 16 << 10];
+            let n = self.stream.read(&mut chunk).unwrap();
+            assert!(n > 0, "the switch hung up");
+            self.buffer.extend_from_slice(&chunk[..n]);
+        }
+    }
+    fn apply(&mut self, bundle: u32, mods: &[FlowMod<'_>]) -> Result<(), String> {
+        self.send(&openflow::bundle_stage(7, bundle, mods));
+        self.until(&Incoming::BarrierReply).inspect_err(|_| {
+            self.send(&openflow::bundle_discard(7, bundle));
+            let done = Incoming::BundleReply { bundle, step: BundleStep::Discard };
+            // The stage's own barrier is still to come.
+            self.until(&done).unwrap();
+        })?;
+        self.send(&openflow::bundle_commit(7, bundle));
+        self.until(&Incoming::BundleReply { bundle, step: BundleStep::Commit })
+    }
+    fn until(&mut self, wanted: &Incoming) -> Result<(), String> {
+        loop {
+            match self.next() {
+                Incoming::Error(error) => return Err(format!("{error}: {:02x?}", error.request)),
+                message if message == *wanted => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+    fn installed(&mut self) -> FlowTable {
+        self.send(&openflow::flow_stats_request(9, 0, 0));
+        let mut all = vec![];
+        loop {
+            match self.next() {
+                Incoming::FlowStats { flows, more } => {
+                    all.extend(flows.into_iter().map(|f| {
+                        f.flow
+                            .clone()
+                            .unwrap_or_else(|| panic!("a flow that we sent does not read back: {f:?}"))
+                    }));
+                    if !more {
+                        return FlowTable::from_flows(all);
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+/// Every field and every action at least once.
+fn zoo() -> Vec<Flow> {
+    let cookie = Cookie::fixed(Stage::Route);
+    let mut n = 0;
+    let mut flow = |matches: Match, actions: Vec<Action>| {
+        n += 1;
+        Flow::new(n, 100 + u16::from(n), cookie, matches, actions)
+    };
+    let mac = gon_types::MacAddr([2, 0, 0, 0, 1, 2]);
+    let addr = "10.1.2.3".parse().unwrap();
+    let net = "10.1.0.0/16".parse().unwrap();
+    let reg = |n| Field::Reg(n);
+    let conj = |id, clause| Action::Conjunction { id, clause, of: 2 };
+    vec![
+        flow(Match::any(), vec![]),
+        flow(Match::any().in_port(17), vec![Action::Output(3), Action::InPort]),
+        flow(Match::any().masked(Field::VlanTci, 0x1000, 0x1000), vec![]),
+        flow(
+            Match::any().with(Field::Metadata, 0x1234_5678_9abc_def0).with(reg(0), 7),
+            vec![Action::load(Field::Metadata, 5)],
+        ),
+        flow(
+            Match::any().masked(reg(7), 0b10, 0b11).with(reg(15), 0xffff_ffff),
+            vec![Action::Load(Slice::new(reg(7), 2, 1), 1), Action::OutputTo(Slice::new(reg(4), 0, 16))],
+        ),
+        flow(
+            Match::arp()
+                .mac(Field::EthSrc, mac)
+                .mac(Field::EthDst, mac)
+                .with(Field::ArpOp, 1)
+                .addr(Field::ArpSpa, addr)
+                .net(Field::ArpTpa, net)
+                .mac(Field::ArpSha, mac)
+                .mac(Field::ArpTha, mac),
+            vec![
+                Action::Set(Field::ArpOp, 2),
+                Action::Set(Field::ArpSha, 0x0200_0000_0102),
+                Action::copy(Field::ArpSha, Field::ArpTha),
+                Action::copy(Field::ArpSpa, reg(9)),
+                Action::InPort,
+            ],
+        ),
+        flow(
+            Match::tcp()
+                .masked(Field::EthDst, 1 << 40, 1 << 40)
+                .net(Field::IpSrc, net)
+                .addr(Field::IpDst, addr)
+                .masked(Field::TcpDst, 1024, 0xfc00)
+                .with(Field::TcpSrc, 80)
+                .masked(Field::TcpFlags, 0, 2),
+            vec![Action::DecTtl, Action::Set(Field::IpSrc, 0x0a01_0203), Action::Set(Field::EthDst, 0x02aa)],
+        ),
+        flow(
+            Match::udp().with(Field::UdpSrc, 68).with(Field::UdpDst, 67).with(Field::IpFrag, 0),
+            vec![
+                Action::Move { from: Slice::new(reg(2), 0, 14), to: Slice::new(Field::IpSrc, 0, 14) },
+                Action::Set(Field::UdpDst, 6767),
+            ],
+        ),
+        flow(
+            Match::icmp().with(Field::IcmpType, 8).with(Field::IcmpCode, 0).with(Field::IpTtl, 64),
+            vec![Action::Set(Field::IcmpType, 0), Action::load(Field::IpTtl, 64), Action::InPort],
+        ),
+        flow(
+            Match::ip()
+                .masked(Field::CtState, 0b10_0001, 0b11_0001)
+                .with(Field::CtZone, 17)
+                .with(Field::CtMark, 1),
+            vec![
+                Action::Ct {
+                    commit: true,
+                    zone: ZoneSource::Slice(Slice::new(reg(5), 0, 16)),
+                    table: None,
+                    mark: Some(1),
+                },
+                Action::go(80),
+            ],
+        ),
+        flow(
+            Match::ip(),
+            vec![Action::Ct { commit: false, zone: ZoneSource::Number(7), table: Some(80), mark: None }],
+        ),
+        flow(
+            Match::ip()
+                .masked(Field::CtState, 0x20, 0x30)
+                .net(Field::CtIpSrc, net)
+                .addr(Field::CtIpDst, addr)
+                .with(Field::CtIpProto, 6)
+                .masked(Field::CtTpSrc, 0x100, 0xff00)
+                .with(Field::CtTpDst, 443),
+            vec![Action::Resubmit { table: 81, ct: true }, Action::CtClear],
+        ),
+        flow(Match::ip().with(reg(3), 5), vec![conj(0x1234_5678, 1), conj(9, 2)]),
+        flow(Match::any().with(Field::ConjId, 0x1234_5678), vec![Action::load(Field::InPort, 0xffff)]),
+        flow(Match::ip().masked(Field::IpFrag, 2, 2).masked(Field::IpSrc, 5, 0xff), vec![]),
+    ]
+}
+
+#[test]
+fn text_and_bytes_mean_the_same_to_open_vswitch() {
+    let dummy = Dummy::start();
+    let mut tables = vec![FlowTable::from_flows(zoo())];
+    for mirror in [Mirror::Off, Mirror::Accepting, Mirror::Keeping] {
+        let facts = gon_net::NodeFacts { mirror, ..topology::facts() };
+        let document = topology::two_vpcs().with_port(17, |p| p.source_dest_check = false).doc;
+        let compiled = compile(&document, &facts);
+        assert_eq!(compiled.degraded, []);
+        tables.push(compiled.flows);
+    }
+    dummy.bridge("a");
+    dummy.bridge("b");
+    let mut session = dummy.connect("b");
+    let mut before = FlowTable::default();
+    for (n, table) in (1..).zip(&tables) {
+        dummy.ofctl(&["replace-flows", "-"], "a", &table.to_string());
+        let mods = diff(&before, table);
+        session.apply(n, &mods).unwrap();
+        let (text, bytes) = (dummy.dump("a"), dummy.dump("b"));
+        assert_eq!(text.len(), table.len());
+        for (text, bytes) in text.iter().zip(&bytes) {
+            assert_eq!(text, bytes);
+        }
+        assert_eq!(bytes.len(), table.len());
+        let installed = session.installed();
+        for (sent, back) in table.flows().iter().zip(installed.flows()) {
+            assert_eq!(sent.to_string(), back.to_string());
+        }
+        assert_eq!(&installed, table);
+        before = table.clone();
+    }
+    println!("{} flows compared", tables.iter().map(FlowTable::len).sum::<usize>());
+}
+
+#[test]
+fn a_bundle_is_all_or_nothing() {
+    let dummy = Dummy::start();
+    dummy.bridge("a");
+    let mut session = dummy.connect("a");
+    let good = Flow::new(0, 1, Cookie::fixed(Stage::Classify), Match::any(), vec![]);
+    // Writing a field whose prerequisite the match does not have is refused.
+    let bad = Flow::new(0, 2, good.cookie, Match::any(), vec![Action::Set(Field::TcpDst, 80)]);
+    assert!(session.apply(1, &[FlowMod::Add(&good), FlowMod::Add(&bad)]).is_err());
+    assert_eq!(session.installed().to_string(), "");
+    session.apply(2, &[FlowMod::Add(&good)]).unwrap();
+    assert_eq!(session.installed().flows(), std::slice::from_ref(&good));
+    session.send(&openflow::echo_request(3));
+    assert_eq!(session.next(), Incoming::EchoReply);
+    session.send(&openflow::barrier_request(4));
+    assert_eq!(session.next(), Incoming::BarrierReply);
+    session.apply(5, &[FlowMod::Delete(&good)]).unwrap();
+    assert_eq!(session.installed().to_string(), "");
+}
