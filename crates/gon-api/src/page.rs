@@ -1,0 +1,75 @@
+//! What lists and changes have in common.
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+/// One page of a list, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Page<T> {
+    /// The resources.
+    pub items: Vec<T>,
+    /// Where the next page begins: send it as `cursor`. Null on the last page.
+    pub next_cursor: Option<String>,
+}
+
+/// How far a change has come: on how many of the nodes that must have it in force it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Applied {
+    /// The generation of what was changed: of the VPC, or of the instance.
+    pub generation: i64,
+    /// Nodes that must have it in force.
+    pub nodes: i64,
+    /// Those that have.
+    pub acked: i64,
+}
+
+impl Applied {
+    /// Whether it is in force everywhere.
+    #[must_use]
+    pub const fn is_complete(&self) -> bool {
+        self.acked >= self.nodes
+    }
+}
+
+/// Asks to be answered only when something has come about.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Wait {
+    /// Answer when the instance is `running`, `stopped` or `terminated`, or when the change is `applied` on every node;
+    /// or when the time is up, whichever is first.
+    pub wait: Option<String>,
+    /// How long at most, seconds: 1 to 60, 30 unless given.
+    pub timeout: Option<String>,
+}
+
+/// No query.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct NoQuery {}
+
+/// The query of a list: `limit`, `cursor` and what it can be narrowed to.
+macro_rules! list_query {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::IntoParams)]
+        #[serde(deny_unknown_fields)]
+        #[into_params(parameter_in = Query)]
+        pub struct $name {
+            /// Resources per page: 1 to 1000, 100 unless given.
+            pub limit: Option<String>,
+            /// The `next_cursor` of the page before.
+            pub cursor: Option<String>,
+            $($(#[$field_doc])* pub $field: Option<String>,)*
+        }
+        impl $name {
+            /// `limit` and `cursor`.
+            #[must_use]
+            pub fn window(&self) -> (Option<&str>, Option<&str>) {
+                (self.limit.as_deref(), self.cursor.as_deref())
+            }
+        }
+    };
+}
+pub(crate) use list_query;
