@@ -9,5 +9,7 @@ pub mod netfilter;
 pub mod netlink;
 pub mod ovs;
 pub mod postgres;
+pub mod qemu;
+pub mod qmp;
 pub mod run;
 pub mod tap;

@@ -5,7 +5,7 @@
 
 /// An archive under construction. Directories have to be added before what is in them.
 #[derive(Default)]
-pub(super) struct Archive {
+pub(crate) struct Archive {
     bytes: Vec<u8>,
     inode: u32,
 }

@@ -8,7 +8,7 @@
 //! directory appears whole or not at all, that an up-to-date image is left untouched, that several builders on one
 //! directory wait for each other, and that every file carries its digest.
 
-mod cpio;
+pub(crate) mod cpio;
 mod debian;
 mod gon_linux;
 mod kernel;

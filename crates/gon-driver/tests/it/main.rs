@@ -1,8 +1,12 @@
 //! The doors against the real host.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod flows;
 mod namespace;
 mod netlink;
 mod ovs;
 mod postgres;
+mod qemu;
 mod run;
+#[path = "../../../gon-net/fixtures/topology.rs"]
+mod topology;
