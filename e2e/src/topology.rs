@@ -1,0 +1,363 @@
+//! VPCs and instances, as a user of the API makes them.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+
+use crate::api::{Api, text};
+use crate::namespace::Namespace;
+use crate::say;
+use crate::shell::Shell;
+use crate::wait;
+use crate::world::{KEY_NAME, World};
+
+/// How long a guest may take to boot under emulation on a busy machine.
+pub const BOOT: Duration = Duration::from_secs(90);
+
+/// A VPC with one subnet, its main route table, a gateway that is attached and routed to, and one security group.
+#[derive(Debug, Clone)]
+pub struct Network {
+    /// The VPC's id.
+    pub vpc: String,
+    /// The first subnet's id.
+    pub subnet: String,
+    /// The main route table's id.
+    pub table: String,
+    /// The gateway's id.
+    pub gateway: String,
+    /// The security group's id; nothing is allowed in at first.
+    pub group: String,
+}
+
+/// What to launch.
+#[derive(Debug, Clone)]
+pub struct Launch<'a> {
+    /// Name of the instance.
+    pub name: &'a str,
+    /// Subnet's id.
+    pub subnet: &'a str,
+    /// Security groups' ids.
+    pub groups: &'a [String],
+    /// Name of the image.
+    pub image: &'a str,
+    /// Its type.
+    pub instance_type: &'a str,
+    /// User data, as text.
+    pub user_data: Option<&'a str>,
+}
+
+/// An instance as it was when it was looked at.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    /// Its id.
+    pub id: String,
+    /// Its UUID, which names its processes and files.
+    pub uuid: String,
+    /// Its name.
+    pub name: String,
+    /// Its state.
+    pub state: String,
+    /// Its private address.
+    pub private_ip: Ipv4Addr,
+    /// Its public address, if any.
+    pub public_ip: Option<Ipv4Addr>,
+    /// The whole answer.
+    pub json: Value,
+}
+
+impl Instance {
+    fn parse(json: Value) -> anyhow::Result<Self> {
+        let public = json.get("public_ip").and_then(Value::as_str);
+        Ok(Self {
+            id: text(&json, "id")?,
+            uuid: text(&json, "uuid")?,
+            name: text(&json, "name")?,
+            state: text(&json, "state")?,
+            private_ip: text(&json, "private_ip")?.parse()?,
+            public_ip: public.map(str::parse).transpose()?,
+            json,
+        })
+    }
+
+    /// Its public address.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn public(&self) -> anyhow::Result<Ipv4Addr> {
+        self.public_ip.with_context(|| format!("{} has no public address", self.name))
+    }
+
+    /// Looks again.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub fn refresh(&self, api: &Api) -> anyhow::Result<Self> {
+        Self::parse(api.get(&format!("/instances/{}", self.id))?)
+    }
+
+    /// Waits until its state is `state`.
+    ///
+    /// # Errors
+    /// When it ends in another one, or takes too long.
+    pub fn becomes(&self, api: &Api, state: &str, deadline: Duration) -> anyhow::Result<Self> {
+        let (instance, took) =
+            wait::until(&format!("{} ({}) becomes {state}", self.name, self.id), deadline, || {
+                let now = self.refresh(api)?;
+                if now.state == state {
+                    return Ok(Some(now));
+                }
+                let reason = now.json.get("state_reason").cloned().unwrap_or_default();
+                bail!("it is {} {reason}", now.state)
+            })?;
+        say!("{} is {state} after {} ms", self.name, took.as_millis());
+        Ok(instance)
+    }
+
+    /// Asks for `start`, `stop` or `reboot`.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn act(&self, api: &Api, verb: &str, body: &Value) -> anyhow::Result<()> {
+        api.post(&format!("/instances/{}/{verb}", self.id), body)?;
+        Ok(())
+    }
+
+    /// Asks for its termination.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn terminate(&self, api: &Api) -> anyhow::Result<()> {
+        api.delete(&format!("/instances/{}", self.id))?;
+        Ok(())
+    }
+
+    /// What its console has said.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub fn console(&self, api: &Api) -> anyhow::Result<String> {
+        let answer = api.get(&format!("/instances/{}/console-output", self.id))?;
+        Ok(answer.get("output").and_then(Value::as_str).unwrap_or_default().to_owned())
+    }
+
+    /// A shell as its administrator, as soon as it answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn shell(&self, world: &World) -> anyhow::Result<Shell> {
+        self.shell_as(world, "root", BOOT)
+    }
+
+    /// A shell as another user.
+    ///
+    /// # Errors
+    /// When there is none by the deadline.
+    pub fn shell_as(&self, world: &World, user: &str, deadline: Duration) -> anyhow::Result<Shell> {
+        let start = Instant::now();
+        let shell = Shell::open(world.inside(), &world.key_file(), user, self.public()?, deadline)
+            .with_context(|| format!("a shell in {}", self.name))?;
+        say!("{} has a shell after {} ms", self.name, start.elapsed().as_millis());
+        Ok(shell)
+    }
+}
+
+impl Network {
+    /// A VPC of this block with one subnet of that one. `attached` says whether its gateway is attached.
+    ///
+    /// # Errors
+    /// When the API refuses something.
+    pub fn build(api: &Api, name: &str, block: &str, subnet: &str, attached: bool) -> anyhow::Result<Self> {
+        let vpc = text(&api.post("/vpcs", &json!({ "name": name, "cidr_block": block }))?, "id")?;
+        let gateway = text(&api.post("/internet-gateways", &json!({ "name": name }))?, "id")?;
+        let tables = api.get(&format!("/route-tables?vpc_id={vpc}"))?;
+        let tables = tables.get("items").and_then(Value::as_array).context("a list of tables")?;
+        let main = tables.iter().find(|t| t.get("is_main") == Some(&Value::Bool(true)));
+        let table = text(main.context("a main route table")?, "id")?;
+        let body = json!({ "name": name, "description": "of an end-to-end test", "vpc_id": vpc });
+        let group = text(&api.post("/security-groups", &body)?, "id")?;
+        let mut network = Self { vpc, subnet: String::new(), table, gateway, group };
+        network.subnet = network.add_subnet(api, name, subnet)?;
+        if attached {
+            network.attach(api)?;
+            network.route_out(api)?;
+        }
+        Ok(network)
+    }
+
+    /// One more subnet, whose instances get public addresses.
+    ///
+    /// # Errors
+    /// When the API refuses.
+    pub fn add_subnet(&self, api: &Api, name: &str, block: &str) -> anyhow::Result<String> {
+        let body = json!({ "name": name, "cidr_block": block, "map_public_ip_on_launch": true });
+        text(&api.post(&format!("/vpcs/{}/subnets", self.vpc), &body)?, "id")
+    }
+
+    /// Attaches the gateway.
+    ///
+    /// # Errors
+    /// When the API refuses.
+    pub fn attach(&self, api: &Api) -> anyhow::Result<()> {
+        let path = format!("/internet-gateways/{}/attach", self.gateway);
+        api.post(&path, &json!({ "vpc_id": self.vpc }))?;
+        Ok(())
+    }
+
+    /// The default route leads to the gateway.
+    ///
+    /// # Errors
+    /// When the API refuses.
+    pub fn route_out(&self, api: &Api) -> anyhow::Result<()> {
+        let body = json!({
+            "destination_cidr": "0.0.0.0/0", "target_type": "gateway", "target_id": self.gateway,
+        });
+        api.post(&format!("/route-tables/{}/routes", self.table), &body)?;
+        Ok(())
+    }
+
+    /// Removes the default route.
+    ///
+    /// # Errors
+    /// When the API refuses.
+    pub fn unroute_out(&self, api: &Api) -> anyhow::Result<()> {
+        let table = api.get(&format!("/route-tables/{}", self.table))?;
+        let routes = table.get("routes").and_then(Value::as_array).context("routes")?;
+        let route = routes
+            .iter()
+            .find(|r| r.get("destination_cidr").and_then(Value::as_str) == Some("0.0.0.0/0"))
+            .context("a default route")?;
+        api.delete(&format!("/route-tables/{}/routes/{}", self.table, text(route, "id")?))?;
+        Ok(())
+    }
+
+    /// Allows something in; the rule's id.
+    ///
+    /// # Errors
+    /// When the API refuses.
+    pub fn allow(&self, api: &Api, protocol: &str, ports: &str, from: &str) -> anyhow::Result<String> {
+        allow(api, &self.group, protocol, ports, from)
+    }
+
+    /// Removes a rule.
+    ///
+    /// # Errors
+    /// When the API refuses.
+    pub fn forbid(&self, api: &Api, rule: &str) -> anyhow::Result<()> {
+        api.delete(&format!("/security-groups/{}/rules/{rule}", self.group))?;
+        Ok(())
+    }
+
+    /// SSH and ping from anywhere: the rules' ids.
+    ///
+    /// # Errors
+    /// When the API refuses.
+    pub fn open(&self, api: &Api) -> anyhow::Result<(String, String)> {
+        Ok((self.allow(api, "tcp", "22", "0.0.0.0/0")?, self.allow(api, "icmp", "all", "0.0.0.0/0")?))
+    }
+
+    /// An instance in the first subnet with the group; not waited for.
+    ///
+    /// # Errors
+    /// When the API refuses.
+    pub fn launch(&self, world: &World, name: &str) -> anyhow::Result<Instance> {
+        launch(
+            world,
+            &Launch { groups: std::slice::from_ref(&self.group), ..Launch::tiny(name, &self.subnet) },
+        )
+    }
+
+    /// [`Network::launch`], and waits until it runs.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn run(&self, world: &World, name: &str) -> anyhow::Result<Instance> {
+        self.launch(world, name)?.becomes(world.api(), "running", BOOT)
+    }
+}
+
+impl<'a> Launch<'a> {
+    /// The smallest instance of the smallest image.
+    #[must_use]
+    pub fn tiny(name: &'a str, subnet: &'a str) -> Self {
+        Self { name, subnet, groups: &[], image: "gon-linux", instance_type: "g1.pico", user_data: None }
+    }
+}
+
+/// Allows something into a group; the rule's id.
+///
+/// # Errors
+/// When the API refuses.
+pub fn allow(api: &Api, group: &str, protocol: &str, ports: &str, from: &str) -> anyhow::Result<String> {
+    let mut body = json!({ "direction": "inbound", "protocol": protocol, "source_destination": from });
+    if matches!(protocol, "tcp" | "udp") {
+        body["port_range"] = json!(ports);
+    }
+    text(&api.post(&format!("/security-groups/{group}/rules"), &body)?, "id")
+}
+
+/// Launches an instance; not waited for.
+///
+/// # Errors
+/// When the API refuses.
+pub fn launch(world: &World, what: &Launch<'_>) -> anyhow::Result<Instance> {
+    let mut body = json!({
+        "name": what.name, "image_id": world.image(what.image)?, "instance_type": what.instance_type,
+        "subnet_id": what.subnet, "key_name": KEY_NAME,
+    });
+    if !what.groups.is_empty() {
+        body["security_group_ids"] = json!(what.groups);
+    }
+    if let Some(user_data) = what.user_data {
+        body["user_data"] = json!(user_data);
+    }
+    let instance = Instance::parse(world.api().post("/instances", &body)?)?;
+    say!("{} is {} at {} / {:?}", instance.name, instance.id, instance.private_ip, instance.public_ip);
+    Ok(instance)
+}
+
+/// Every instance that is not terminated.
+///
+/// # Errors
+/// When the API does not answer.
+pub fn living(api: &Api) -> anyhow::Result<Vec<Instance>> {
+    let page = api.get("/instances?limit=100")?;
+    let items = page.get("items").and_then(Value::as_array).context("a list")?;
+    let all: Vec<Instance> = items.iter().cloned().map(Instance::parse).collect::<anyhow::Result<_>>()?;
+    Ok(all.into_iter().filter(|i| i.state != "terminated").collect())
+}
+
+/// A TCP server that answers on every address of the namespace, to see who reaches the host.
+#[derive(Debug)]
+pub struct HostServer {
+    /// Its port.
+    pub port: u16,
+    hits: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl HostServer {
+    /// Starts one; it lives as long as this process.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub fn start(inside: &Namespace) -> anyhow::Result<Self> {
+        let listener = inside.enter(|| Ok(std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?))?;
+        let port = listener.local_addr()?.port();
+        let hits = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = hits.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                let _ = std::io::Write::write_all(&mut &stream, b"HTTP/1.0 200 OK\r\n\r\nthe host\n");
+            }
+        });
+        Ok(Self { port, hits })
+    }
+
+    /// How many connections came about.
+    #[must_use]
+    pub fn hits(&self) -> usize {
+        self.hits.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}

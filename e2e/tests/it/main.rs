@@ -1,0 +1,10 @@
+//! The end-to-end proof. Each test is a story told of a cloud of its own; see [`e2e::world`].
+
+mod crash;
+mod debian;
+mod down;
+mod isolation;
+mod lifecycle;
+mod services;
+mod slice;
+mod spoof;
