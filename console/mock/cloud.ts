@@ -92,6 +92,11 @@ export class MockCloud {
     this.refreshTokens.clear();
   }
 
+  /** Accepts a refresh token that some earlier tab was given. */
+  adoptRefreshToken(token: string): void {
+    this.refreshTokens.add(token);
+  }
+
   /** Grants tokens without a login. */
   grant(): TokenResponse {
     this.serial += 1;

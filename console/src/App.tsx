@@ -2,7 +2,7 @@ import { App as AntdApp, ConfigProvider } from 'antd';
 import { useEffect, useMemo, useSyncExternalStore } from 'react';
 import { useTranslation } from 'react-i18next';
 import { Provider } from 'react-redux';
-import { RouterProvider, type RouterProviderProps } from 'react-router/dom';
+import { RouterProvider, type RouterProviderProps } from 'react-router';
 import { antdLocale, currentLanguage } from './i18n';
 import { type AppStore, useAppSelector } from './store';
 import { darkTheme, lightTheme } from './theme';

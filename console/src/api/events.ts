@@ -36,10 +36,20 @@ export const liveReducer = live.reducer;
 
 /** How often a list is read again, in milliseconds: the fallback, or (live) the safety net under the socket. */
 export function pollingInterval(status: LiveStatus): number {
-  return status === 'polling' ? 5_000 : 60_000;
+  return status === 'polling' ? liveTiming.poll : liveTiming.reconcile;
 }
 
-export const liveTiming = { readyWithin: 10_000, firstRetry: 1_000, lastRetry: 30_000, replay: 60_000 };
+/** Milliseconds. Changed by tests only. */
+export const liveTiming = {
+  poll: 5_000,
+  reconcile: 60_000,
+  /** From opening the socket to `ready`. */
+  readyWithin: 10_000,
+  firstRetry: 1_000,
+  lastRetry: 30_000,
+  /** How long events are applied again after answers. */
+  replay: 60_000,
+};
 
 interface LiveState {
   session: SessionState;

@@ -23,7 +23,7 @@ export function utf8Length(text: string): number {
 }
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: terminal sequences begin with a control character.
-const ESCAPES = /\u001b(?:\[[0-?]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)?|[@-Z\\-_]|[ -/]+[0-~])/g;
+const ESCAPES = /\u001b(?:\[[0-?]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)?|[ -/]*[0-~])/g;
 // biome-ignore lint/suspicious/noControlCharactersInRegex: every control character but tab and line feed.
 const CONTROLS = /[\u0000-\u0008\u000b-\u001f\u007f]/g;
 

@@ -133,10 +133,7 @@ export function LaunchPage() {
         layout="vertical"
         className="launch"
         requiredMark={(label, { required }) => (
-          <span>
-            {label}
-            {required && <span aria-hidden="true"> *</span>}
-          </span>
+          <span className={required ? 'required' : undefined}>{label}</span>
         )}
         scrollToFirstError={{ focus: true, block: 'center' }}
         initialValues={{ associate_public_ip: true }}

@@ -13,6 +13,7 @@ import { ListTable } from '../../ui/ListTable';
 import { PageHeader } from '../../ui/PageHeader';
 import { ProblemAlert } from '../../ui/ProblemAlert';
 import { StateTag } from '../../ui/StateTag';
+import { Toolbar } from '../../ui/Toolbar';
 import { instanceColumns, matchesSearch, TABLE_WIDTH } from './columns';
 import { useInstanceActions } from './useInstanceActions';
 import { useAnnouncedChanges, useInstances } from './useInstances';
@@ -91,7 +92,7 @@ export function ListPage() {
           </>
         }
       />
-      <search className="toolbar">
+      <Toolbar>
         <Input
           className="toolbar-search"
           allowClear
@@ -119,7 +120,7 @@ export function ListPage() {
           aria-label={t('common.refresh')}
           onClick={refetch}
         />
-      </search>
+      </Toolbar>
       {problem !== undefined && (
         <div className="above-panel">
           <ProblemAlert

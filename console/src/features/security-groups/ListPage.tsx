@@ -15,6 +15,7 @@ import { ListTable } from '../../ui/ListTable';
 import { PageHeader } from '../../ui/PageHeader';
 import { ProblemAlert } from '../../ui/ProblemAlert';
 import { TimeText } from '../../ui/TimeText';
+import { Toolbar } from '../../ui/Toolbar';
 
 function Rules({ group }: { group: SecurityGroup }) {
   const { t } = useTranslation();
@@ -132,7 +133,7 @@ export function ListPage() {
         title={t('securityGroups.title')}
         extra={<ApiSnippet calls={[{ method: 'GET', path: '/security-groups' }]} />}
       />
-      <search className="toolbar">
+      <Toolbar>
         <Input
           className="toolbar-search"
           allowClear
@@ -144,7 +145,7 @@ export function ListPage() {
             setParams(target.value === '' ? {} : { q: target.value }, { replace: true })
           }
         />
-      </search>
+      </Toolbar>
       {problem !== undefined && (
         <div className="above-panel">
           <ProblemAlert problem={problem} onRetry={() => void groups.refetch()} />

@@ -16,6 +16,7 @@ import { PageHeader } from '../../ui/PageHeader';
 import { ProblemAlert } from '../../ui/ProblemAlert';
 import { StateTag } from '../../ui/StateTag';
 import { TimeText } from '../../ui/TimeText';
+import { Toolbar } from '../../ui/Toolbar';
 
 function Subnets({ vpc, subnets }: { vpc: Vpc; subnets: Subnet[] }) {
   const { t } = useTranslation();
@@ -124,7 +125,7 @@ export function ListPage() {
           />
         }
       />
-      <search className="toolbar">
+      <Toolbar>
         <Input
           className="toolbar-search"
           allowClear
@@ -136,7 +137,7 @@ export function ListPage() {
             setParams(target.value === '' ? {} : { q: target.value }, { replace: true })
           }
         />
-      </search>
+      </Toolbar>
       {problem !== undefined && (
         <div className="above-panel">
           <ProblemAlert

@@ -1,0 +1,167 @@
+import { screen, waitFor, within } from '@testing-library/react';
+import type { UserEvent } from '@testing-library/user-event';
+import { HttpResponse, http } from 'msw';
+import { describe, expect, it } from 'vitest';
+import { callsTo, openConsole } from '../../../test/console';
+import { server } from '../../../test/setup';
+
+async function choose(user: UserEvent, label: string, option: string): Promise<void> {
+  const box = screen.getByRole<HTMLInputElement>('combobox', { name: label });
+  await waitFor(() => expect(box.disabled).toBe(false));
+  await user.click(box);
+  const found = await waitFor(() => {
+    const popup = document
+      .getElementById(box.getAttribute('aria-controls') ?? '')
+      ?.closest('.ant-select-dropdown');
+    const match = [...(popup?.querySelectorAll('.ant-select-item-option') ?? [])].find((item) =>
+      item.textContent?.startsWith(option),
+    );
+    if (match === undefined) {
+      throw new Error(`no option ${option} for ${label}`);
+    }
+    return match;
+  });
+  await user.click(found);
+}
+
+async function fill(user: UserEvent, name: string): Promise<void> {
+  await user.type(await screen.findByLabelText('Name'), name);
+  await choose(user, 'Image', 'gon-linux');
+  await choose(user, 'Instance type', 't1.nano');
+  await choose(user, 'Subnet', 'web-a');
+}
+
+const submit = (user: UserEvent) => user.click(screen.getByRole('button', { name: 'Launch' }));
+
+describe('the launch form', () => {
+  it('posts exactly what was chosen, once, with a key', async () => {
+    const { cloud, user, router } = openConsole('/instances/launch');
+    await fill(user, 'api-1');
+    await choose(user, 'Security groups', 'web');
+    await choose(user, 'Key pair', 'ops');
+    await user.type(screen.getByLabelText('User data'), '#!/bin/sh');
+    await submit(user);
+    await waitFor(() => expect(router.state.location.pathname).toBe('/instances'));
+    const { images, subnets, securityGroups } = cloud.world;
+    const posts = callsTo(cloud, 'POST', '/instances');
+    expect(posts).toHaveLength(1);
+    expect(posts[0]?.body).toEqual({
+      name: 'api-1',
+      image_id: images.find(({ name }) => name === 'gon-linux')?.id,
+      instance_type: 't1.nano',
+      subnet_id: subnets.find(({ name }) => name === 'web-a')?.id,
+      security_group_ids: [securityGroups.find(({ name }) => name === 'web')?.id],
+      key_name: 'ops',
+      associate_public_ip: true,
+      user_data: btoa('#!/bin/sh'),
+    });
+    expect(posts[0]?.headers.get('idempotency-key')).toMatch(/^[0-9a-f-]{36}$/);
+    const row = (await screen.findByRole('link', { name: 'api-1' })).closest('tr');
+    expect(row?.querySelector<HTMLElement>('.state-tag')?.dataset.state).toBe('pending');
+  });
+
+  it('leaves out what was not chosen', async () => {
+    const { cloud, user } = openConsole('/instances/launch');
+    await fill(user, 'plain');
+    await user.click(screen.getByRole('switch', { name: 'Public IP address' }));
+    await submit(user);
+    await waitFor(() => expect(callsTo(cloud, 'POST', '/instances')).toHaveLength(1));
+    const body = callsTo(cloud, 'POST', '/instances')[0]?.body as Record<string, unknown>;
+    expect(Object.keys(body).sort()).toEqual([
+      'associate_public_ip',
+      'image_id',
+      'instance_type',
+      'name',
+      'subnet_id',
+    ]);
+    expect(body.associate_public_ip).toBe(false);
+  });
+
+  it('asks only for the groups of the chosen VPC, and forgets them with another one', async () => {
+    const { cloud, user } = openConsole('/instances/launch');
+    await fill(user, 'moving');
+    await choose(user, 'Security groups', 'web');
+    const [prod, lab] = cloud.world.vpcs;
+    expect(
+      callsTo(cloud, 'GET', /^\/security-groups/).every(({ path }) => path.includes(`${prod?.id}`)),
+    ).toBe(true);
+    await choose(user, 'Subnet', 'bench');
+    await waitFor(() =>
+      expect(
+        callsTo(cloud, 'GET', /^\/security-groups/).some(({ path }) => path.includes(`${lab?.id}`)),
+      ).toBe(true),
+    );
+    await submit(user);
+    await waitFor(() => expect(callsTo(cloud, 'POST', '/instances')).toHaveLength(1));
+    expect(callsTo(cloud, 'POST', '/instances')[0]?.body).not.toHaveProperty('security_group_ids');
+  });
+
+  it('shows the refusal at the field it is about, and keeps everything else', async () => {
+    const { cloud, user, router } = openConsole('/instances/launch');
+    await fill(user, 'web-1');
+    await submit(user);
+    const input = screen.getByLabelText('Name');
+    const item = () => input.closest<HTMLElement>('.ant-form-item');
+    await waitFor(() => expect(item()?.textContent).toContain('the name is taken'));
+    expect(input.getAttribute('aria-invalid')).toBe('true');
+    const others = [...document.querySelectorAll('.ant-form-item-explain-error')];
+    expect(others.map((error) => error.textContent)).toEqual(['the name is taken']);
+    const alert = screen
+      .getAllByRole('alert')
+      .find((element) => element.textContent?.includes('InvalidParameterValue'));
+    expect(alert?.textContent).toMatch(/Request ID\s*req-/);
+    expect(router.state.location.pathname).toBe('/instances/launch');
+    expect(callsTo(cloud, 'POST', '/instances')).toHaveLength(1);
+
+    await user.clear(input);
+    await user.type(input, 'web-3');
+    await submit(user);
+    await waitFor(() => expect(router.state.location.pathname).toBe('/instances'));
+    const keys = callsTo(cloud, 'POST', '/instances').map(({ headers }) => headers.get('idempotency-key'));
+    expect(new Set(keys).size).toBe(2);
+  });
+
+  it('uses the same key when the same launch is sent again after a lost answer', async () => {
+    const { cloud, user, router } = openConsole('/instances/launch');
+    await fill(user, 'twice');
+    const seen: (string | null)[] = [];
+    server.use(
+      http.post(
+        '*/api/v1/instances',
+        async ({ request }) => {
+          seen.push(request.headers.get('idempotency-key'));
+          await cloud.handle(request);
+          return HttpResponse.error();
+        },
+        { once: true },
+      ),
+    );
+    await submit(user);
+    expect(await screen.findByText('The server cannot be reached.')).toBeTruthy();
+    await submit(user);
+    await waitFor(() => expect(router.state.location.pathname).toBe('/instances'));
+    const posts = callsTo(cloud, 'POST', '/instances');
+    expect(posts).toHaveLength(2);
+    expect(posts[1]?.headers.get('idempotency-key')).toBe(seen[0]);
+    expect(cloud.world.instances.filter(({ name }) => name === 'twice')).toHaveLength(1);
+  });
+
+  it('sends nothing while something is missing or too long', async () => {
+    const { cloud, user } = openConsole('/instances/launch');
+    await user.type(await screen.findByLabelText('Name'), ' x');
+    await submit(user);
+    expect(await screen.findByText('A name does not begin or end with a space.')).toBeTruthy();
+    expect(screen.getByText('Choose an image.')).toBeTruthy();
+    expect(screen.getByText('Choose an instance type.')).toBeTruthy();
+    expect(screen.getByText('Choose a subnet.')).toBeTruthy();
+    expect(callsTo(cloud, 'POST', '/instances')).toEqual([]);
+  });
+
+  it('shows the call it will make', async () => {
+    const { user } = openConsole('/instances/launch');
+    await user.type(await screen.findByLabelText('Name'), "o'brien");
+    await user.click(screen.getByRole('button', { name: 'API' }));
+    const snippet = await screen.findByRole('region', { name: 'POST /instances' });
+    expect(within(snippet).getByText(/curl -sS -X POST/).textContent).toContain(`"name": "o'\\''brien"`);
+  });
+});
