@@ -15,6 +15,10 @@ use rtnetlink::packet_route::neighbour::NeighbourState;
 use rtnetlink::packet_route::route::RouteScope;
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 
+/// The link group of devices that guests are behind (`go` in ASCII): how the packet filter and a later process know
+/// them whatever their names. Nothing else on a host uses it.
+pub const GROUP: u32 = 0x676f;
+
 /// Why the kernel did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
@@ -49,6 +53,8 @@ pub struct Link {
     pub mac: Option<MacAddr>,
     /// Its kind (`tun`, `veth`), if it has one.
     pub kind: Option<String>,
+    /// Its group.
+    pub group: u32,
 }
 
 /// A netlink socket.
@@ -82,8 +88,15 @@ impl Netlink {
         }
     }
 
-    /// Every link whose name begins so.
-    pub async fn links_with_prefix(&self, prefix: &str) -> Result<Vec<Link>, NetlinkError> {
+    /// Every device of ours that guests are behind: those of [`GROUP`].
+    pub async fn guest_links(&self) -> Result<Vec<Link>, NetlinkError> {
+        let mut links = self.links().await?;
+        links.retain(|link| link.group == GROUP);
+        Ok(links)
+    }
+
+    /// Every link.
+    pub async fn links(&self) -> Result<Vec<Link>, NetlinkError> {
         let all: Vec<LinkMessage> = self
             .handle
             .link()
@@ -92,7 +105,7 @@ impl Netlink {
             .try_collect()
             .await
             .map_err(|error| refused("listing links".to_owned(), error))?;
-        Ok(all.iter().map(link_of).filter(|link| link.name.starts_with(prefix)).collect())
+        Ok(all.iter().map(link_of).collect())
     }
 
     async fn index(&self, name: &str) -> Result<u32, NetlinkError> {
@@ -103,12 +116,16 @@ impl Netlink {
         self.handle.link().change(message).execute().await.map_err(|error| refused(what(), error))
     }
 
-    /// Readies a port of the switch on which the host itself must stay silent: no ARP, no multicast, the MTU, then up.
-    pub async fn plug(&self, name: &str, mtu: u32) -> Result<(), NetlinkError> {
-        let index = self.index(name).await?;
-        let message = LinkUnspec::new_with_index(index).arp(false).multicast(false).mtu(mtu).build();
-        self.set(|| format!("preparing {name}"), message).await?;
-        self.set(|| format!("setting {name} up"), LinkUnspec::new_with_index(index).up().build()).await
+    /// Readies a port of the switch on which the host itself must stay silent and deaf: no ARP, no multicast, the
+    /// MTU, and [`GROUP`], by which the packet filter knows it. A new device stays down.
+    pub async fn silence(&self, name: &str, mtu: u32) -> Result<(), NetlinkError> {
+        let message = LinkUnspec::new_with_index(self.index(name).await?)
+            .arp(false)
+            .multicast(false)
+            .mtu(mtu)
+            .link_group(GROUP)
+            .build();
+        self.set(|| format!("preparing {name}"), message).await
     }
 
     /// Sets a link up or down.
@@ -215,11 +232,13 @@ fn link_of(message: &LinkMessage) -> Link {
         mtu: 0,
         mac: None,
         kind: None,
+        group: 0,
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Group(group) => link.group = *group,
             LinkAttribute::Address(bytes) => {
                 link.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().map(MacAddr)
             }

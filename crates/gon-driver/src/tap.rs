@@ -16,7 +16,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use nix::libc;
 
-use crate::netlink::{self, Netlink, NetlinkError};
+use crate::netlink::{self, Link, Netlink, NetlinkError};
 
 /// A tap device as it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,18 +57,15 @@ pub enum TapError {
     },
 }
 
-/// Makes the tap be there as specified, and up. An existing one is corrected; one that is in use is left attached.
-pub async fn ensure(netlink: &Netlink, spec: TapSpec<'_>) -> Result<(), TapError> {
+/// Makes the tap be there as specified, down unless it already was up: not yet a sign that its policy is in force. An
+/// existing one is corrected; one that is in use is left attached.
+pub async fn create(netlink: &Netlink, spec: TapSpec<'_>) -> Result<(), TapError> {
     if !netlink::is_device_name(spec.name) {
         return Err(TapError::Name(spec.name.to_owned()));
     }
     let failed = |source| TapError::Netlink { name: spec.name.to_owned(), source };
-    if netlink
-        .link(spec.name)
-        .await
-        .map_err(failed)?
-        .is_some_and(|link| link.up && link.mtu == u32::from(spec.mtu))
-    {
+    let right = |link: Link| link.mtu == u32::from(spec.mtu) && link.group == netlink::GROUP;
+    if netlink.link(spec.name).await.map_err(failed)?.is_some_and(right) {
         return Ok(());
     }
     make(spec)?;
@@ -77,7 +74,18 @@ pub async fn ensure(netlink: &Netlink, spec: TapSpec<'_>) -> Result<(), TapError
         what: "turning IPv6 off",
         source,
     })?;
-    netlink.plug(spec.name, u32::from(spec.mtu)).await.map_err(failed)
+    netlink.silence(spec.name, u32::from(spec.mtu)).await.map_err(failed)
+}
+
+/// Sets the tap up: whoever waits for that may start its guest.
+pub async fn up(netlink: &Netlink, name: &str) -> Result<(), TapError> {
+    netlink.set_up(name, true).await.map_err(|source| TapError::Netlink { name: name.to_owned(), source })
+}
+
+/// [`create`] and [`up`].
+pub async fn ensure(netlink: &Netlink, spec: TapSpec<'_>) -> Result<(), TapError> {
+    create(netlink, spec).await?;
+    up(netlink, spec.name).await
 }
 
 /// Removes the tap; it is no error if there is none.

@@ -23,3 +23,14 @@ where
         Err(panic) => std::panic::resume_unwind(panic),
     }
 }
+
+/// Kills what a test started, also when it fails: by identity, so never anything else.
+pub struct KillAtEnd(pub Vec<gon_driver::run::Pid>);
+
+impl Drop for KillAtEnd {
+    fn drop(&mut self) {
+        for pid in &self.0 {
+            let _ = pid.signal(rustix::process::Signal::KILL);
+        }
+    }
+}

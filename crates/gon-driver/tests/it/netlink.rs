@@ -1,7 +1,5 @@
 //! Taps, addresses, routes and the packet filter, in a namespace.
 
-use std::os::fd::AsRawFd;
-
 use gon_driver::netfilter;
 use gon_driver::netlink::{self, Netlink, NetlinkError};
 use gon_driver::run::{Cmd, RunAs, run};
@@ -34,14 +32,13 @@ fn a_tap_is_silent_owned_and_stays() {
         assert!(!ip("-6 addr show gt-1").await.contains("fe80"));
 
         // A tap in use is corrected without being disturbed.
-        let held = attach("gt-1");
+        let held = tap::open("gt-1").unwrap();
         tap::ensure(&netlink, TapSpec { mtu: 1300, ..spec }).await.unwrap();
         assert_eq!(netlink.link("gt-1").await.unwrap().unwrap().mtu, 1300);
         drop(held);
         assert!(netlink.link("gt-1").await.unwrap().is_some(), "it outlives whoever had it open");
 
-        let names: Vec<String> =
-            netlink.links_with_prefix("gt-").await.unwrap().into_iter().map(|l| l.name).collect();
+        let names: Vec<String> = netlink.guest_links().await.unwrap().into_iter().map(|l| l.name).collect();
         assert_eq!(names, ["gt-1"]);
         tap::remove(&netlink, "gt-1").await.unwrap();
         tap::remove(&netlink, "gt-1").await.unwrap();
@@ -54,40 +51,29 @@ fn a_tap_is_silent_owned_and_stays() {
 }
 
 #[test]
-fn only_the_owner_opens_a_tap() {
+fn an_open_tap_is_one_guests_and_a_missing_one_is_not_made() {
     in_namespace(|| async {
         let netlink = Netlink::open().unwrap();
-        let nobody = RunAs::named("nobody").unwrap();
-        tap::ensure(&netlink, TapSpec { name: "gt-1", owner_uid: nobody.uid, mtu: 1500 }).await.unwrap();
-        tap::ensure(&netlink, TapSpec { name: "gt-2", owner_uid: 1, mtu: 1500 }).await.unwrap();
-        let open = |name: &str| {
-            let script = format!(
-                "import fcntl,struct\nf=open('/dev/net/tun','r+b',buffering=0)\n\
-                 fcntl.ioctl(f,0x400454ca,struct.pack('16sH22x',b'{name}',0x1002))"
-            );
-            run(Cmd::new("python3").args(["-c", &script]).run_as(nobody.clone()))
-        };
-        open("gt-1").await.unwrap();
-        assert!(open("gt-2").await.unwrap_err().to_string().contains("PermissionError"));
+        assert!(tap::open("gt-1").is_err());
+        assert!(netlink.link("gt-1").await.unwrap().is_none());
+        tap::ensure(&netlink, TapSpec { name: "gt-1", owner_uid: 4242, mtu: 1500 }).await.unwrap();
+        let held = tap::open("gt-1").unwrap();
+        assert!(tap::open("gt-1").unwrap_err().is_busy());
+        // An unprivileged process speaks through the descriptor it was given.
+        let mut cmd = Cmd::new("python3").run_as(RunAs::named("nobody").unwrap());
+        let number = cmd.pass_fd(held);
+        let script = format!("import os; os.write({number}, bytes(60))");
+        run(cmd.args(["-c", &script])).await.unwrap();
+        let shown = ip("-s link show gt-1").await;
+        assert!(shown.lines().any(|l| l.split_whitespace().take(2).eq(["60", "1"])), "{shown}");
     });
-}
-
-fn attach(name: &str) -> std::fs::File {
-    let tun = std::fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun").unwrap();
-    let mut request = [0u8; 40];
-    request[..name.len()].copy_from_slice(name.as_bytes());
-    request[16..18].copy_from_slice(&0x1002u16.to_ne_bytes());
-    // SAFETY: the argument is as large as an `ifreq` and outlives the call.
-    let set = unsafe { nix::libc::ioctl(tun.as_raw_fd(), nix::libc::TUNSETIFF, request.as_ptr()) };
-    assert_eq!(set, 0);
-    tun
 }
 
 #[test]
 fn addresses_routes_and_neighbours_may_be_repeated() {
     in_namespace(|| async {
         let netlink = Netlink::open().unwrap();
-        ip("link add d0 type dummy").await;
+        ip("link add d0 type veth peer name d1").await;
         let mac: MacAddr = "0a:00:00:00:00:07".parse().unwrap();
         for _ in 0..2 {
             netlink.set_mac("d0", mac).await.unwrap();
@@ -105,7 +91,8 @@ fn addresses_routes_and_neighbours_may_be_repeated() {
         let link = netlink.link("d0").await.unwrap().unwrap();
         assert_eq!((link.mac, link.mtu, link.up), (Some(mac), 1450, true));
         assert!(ip("-4 addr show d0").await.contains("203.0.113.1/24"));
-        assert!(ip("route show").await.contains("198.51.100.0/24 dev d0 scope link src 203.0.113.1"));
+        let routes = ip("route show").await;
+        assert!(routes.contains("198.51.100.0/24 dev d0") && routes.contains("src 203.0.113.1"), "{routes}");
         assert!(ip("neigh show dev d0").await.contains("203.0.113.9 lladdr 0a:00:00:00:00:07 PERMANENT"));
         let error = netlink.set_up("gone", true).await.unwrap_err();
         assert!(matches!(error, NetlinkError::NoLink(_)), "{error}");
@@ -119,11 +106,12 @@ fn a_ruleset_takes_effect_whole_or_not_at_all() {
     in_namespace(|| async {
         netfilter::remove().await.unwrap();
         assert!(!netfilter::is_present().await.unwrap());
-        let good = "add table inet gon\ndelete table inet gon\ntable inet gon { chain a { } }\n";
+        let good = "add table inet gon\ndelete table inet gon\ntable inet gon {\n chain a {\n }\n}\n";
         netfilter::apply(good).await.unwrap();
         netfilter::apply(good).await.unwrap();
         assert!(netfilter::is_present().await.unwrap());
-        let bad = "add table inet gon\ndelete table inet gon\ntable inet gon { chain b { nonsense } }\n";
+        let bad =
+            "add table inet gon\ndelete table inet gon\ntable inet gon {\n chain b {\n nonsense\n }\n}\n";
         assert!(netfilter::apply(bad).await.is_err());
         let shown = run(Cmd::new("nft").args(["list", "table", "inet", "gon"])).await.unwrap().text();
         assert!(shown.contains("chain a"), "{shown}");

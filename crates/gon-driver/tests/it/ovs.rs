@@ -1,13 +1,12 @@
 //! A private Open vSwitch: made, adopted, killed, healed, torn down.
 
 use std::path::Path;
-use std::time::Duration;
 
 use gon_driver::netlink::Netlink;
 use gon_driver::ovs::{Choice, Config, Datapath, Ovs, PortKind, PortSpec};
 use gon_driver::tap::{self, TapSpec};
 
-use crate::namespace::in_namespace;
+use crate::namespace::{KillAtEnd, in_namespace};
 
 const BRIDGE: &str = "br-int";
 
@@ -28,6 +27,7 @@ fn a_private_switch_is_made_adopted_healed_and_leaves_nothing() {
     in_namespace(|| async {
         let dir = tempfile::tempdir().unwrap();
         let mut ovs = Ovs::connect_or_start(&config(dir.path()), BRIDGE).await.unwrap();
+        let mut end = KillAtEnd(ovs.own_processes().await);
         assert!(ovs.is_private());
         let process = ovs.switch_process().await.unwrap();
         println!("datapath {:?}, version {}", ovs.datapath(), ovs.version().await.unwrap());
@@ -55,6 +55,8 @@ fn a_private_switch_is_made_adopted_healed_and_leaves_nothing() {
         ovs.database().delete_ports(BRIDGE, &["gone", "never-there"]).await.unwrap();
         assert_eq!(ovs.database().ports(BRIDGE).await.unwrap().len(), 3);
         ovs.flush_zone(16).await.unwrap();
+        ovs.limit_zones(1000).await.unwrap();
+        assert_eq!(ovs.connections(16).await.unwrap(), 0);
         ovs.release().await.unwrap();
         assert_eq!(ovs.database().setting("flow-restore-wait").await.unwrap().as_deref(), Some("true"));
         drop(ovs);
@@ -67,6 +69,7 @@ fn a_private_switch_is_made_adopted_healed_and_leaves_nothing() {
         // Murdered, the switch comes back with its ports, and so does the database.
         assert!(process.kill().await.unwrap());
         assert!(ovs.heal().await.unwrap());
+        end.0.extend(ovs.own_processes().await);
         let next = ovs.switch_process().await.unwrap();
         assert_ne!(next, process);
         ovs.database().ensure_ports(BRIDGE, &[internal("gon-meta", 1)]).await.unwrap();
@@ -75,8 +78,7 @@ fn a_private_switch_is_made_adopted_healed_and_leaves_nothing() {
 
         ovs.tear_down(BRIDGE).await.unwrap();
         assert!(!next.is_alive());
-        let left: Vec<String> =
-            netlink.links_with_prefix("").await.unwrap().into_iter().map(|l| l.name).collect();
+        let left: Vec<String> = netlink.links().await.unwrap().into_iter().map(|l| l.name).collect();
         assert!(
             left.iter().all(|name| name == "gt-1"
                 || !name.starts_with("gon-") && !name.starts_with("ovs-") && name != BRIDGE),
@@ -96,11 +98,11 @@ fn a_long_directory_gets_short_sockets() {
             Ovs::connect_or_start(&Config { datapath: Some(Datapath::Netdev), ..config(&long) }, BRIDGE)
                 .await
                 .unwrap();
+        let _end = KillAtEnd(ovs.own_processes().await);
         println!("from nothing to a bridge: {:?}", started.elapsed());
         assert!(ovs.run_dir().starts_with("/run"), "{:?}", ovs.run_dir());
         let run_dir = ovs.run_dir().to_owned();
         ovs.tear_down(BRIDGE).await.unwrap();
         assert!(!run_dir.exists());
-        tokio::time::sleep(Duration::from_millis(1)).await;
     });
 }
