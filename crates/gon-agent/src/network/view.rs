@@ -1,0 +1,71 @@
+//! The document as local services look at it: who is the port behind this link-local address, and what is around it.
+
+use std::collections::{HashMap, HashSet};
+use std::net::Ipv4Addr;
+
+use gon_net::service;
+use gon_proto::{NodeNetwork, PortSpec, SubnetSpec, VpcSpec};
+use gon_types::id::VpcId;
+
+/// A document with its indexes. Made once per document, shared by every request.
+#[derive(Debug)]
+pub struct View {
+    document: NodeNetwork,
+    /// Port number to the places of port, subnet and VPC in the document. Ports whose subnet or VPC is missing, or whose
+    /// number is used twice, have no place here: the compiler has closed them.
+    ports: HashMap<u16, (usize, usize, usize)>,
+    addresses: HashSet<(VpcId, Ipv4Addr)>,
+}
+
+/// A port with what it is in.
+#[derive(Debug, Clone, Copy)]
+pub struct PortView<'a> {
+    /// The port.
+    pub port: &'a PortSpec,
+    /// Its subnet.
+    pub subnet: &'a SubnetSpec,
+    /// Its VPC.
+    pub vpc: &'a VpcSpec,
+}
+
+impl View {
+    /// Indexes a document.
+    #[must_use]
+    pub fn new(document: NodeNetwork) -> Self {
+        let vpcs: HashMap<_, _> = document.vpcs.iter().enumerate().map(|(n, v)| (v.id, n)).collect();
+        let subnets: HashMap<_, _> = document.subnets.iter().enumerate().map(|(n, s)| (s.id, n)).collect();
+        let mut ports = HashMap::new();
+        let mut twice = HashSet::new();
+        for (n, port) in document.ports.iter().enumerate() {
+            let Some(&subnet) = subnets.get(&port.subnet) else { continue };
+            let Some(&vpc) = vpcs.get(&document.subnets[subnet].vpc) else { continue };
+            if ports.insert(port.port_no, (n, subnet, vpc)).is_some() {
+                twice.insert(port.port_no);
+            }
+        }
+        ports.retain(|no, _| !twice.contains(no));
+        let addresses = document.addresses.iter().map(|a| (a.vpc, a.private_ip)).collect();
+        Self { document, ports, addresses }
+    }
+
+    /// The document.
+    #[must_use]
+    pub const fn document(&self) -> &NodeNetwork {
+        &self.document
+    }
+    /// The port that a local service knows by this address: the switch wrote it, so it cannot be forged.
+    #[must_use]
+    pub fn port_at(&self, source: Ipv4Addr) -> Option<PortView<'_>> {
+        let (port, subnet, vpc) = *self.ports.get(&service::port_no(source)?)?;
+        Some(PortView {
+            port: &self.document.ports[port],
+            subnet: &self.document.subnets[subnet],
+            vpc: &self.document.vpcs[vpc],
+        })
+    }
+    /// Whether an address is in use in a VPC, here or elsewhere.
+    #[must_use]
+    pub fn has_address(&self, vpc: VpcId, address: Ipv4Addr) -> bool {
+        self.addresses.contains(&(vpc, address))
+    }
+}
