@@ -28,3 +28,11 @@ pub use compile::{Compiled, Degraded, External, Mirror, NodeFacts, Reason, Zone,
 pub use cookie::Cookie;
 pub use diff::{FlowMod, ZoneChanges, diff, zone_changes};
 pub use flow::{Action, Field, Flow, FlowTable, Match};
+
+#[cfg(test)]
+extern crate self as gon_net;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+#[path = "../fixtures/topology.rs"]
+mod topology;

@@ -250,16 +250,16 @@ fn check_port<'a>(
     let subnet = Subnet { spec: subnet, vpc };
 
     deny(!usable(&subnet, spec.private_ip), Reason::BadAddress)?;
-    let address = (vpc.id, spec.private_ip);
-    deny(index.shared.addresses.contains(&address), Reason::SharedAddress)?;
-    let claimed = index.addresses.get(&address);
-    let claimed_ok = claimed.is_none_or(|a| a.mac == spec.mac && a.subnet == spec.subnet);
-    deny(!claimed_ok, Reason::SharedAddress)?;
     let foreign = [MacAddr::ROUTER, facts.meta_mac];
     let mac_ok = spec.mac.is_local_unicast()
         && !foreign.contains(&spec.mac)
         && facts.external.as_ref().is_none_or(|e| e.gateway_mac != spec.mac);
     deny(!mac_ok, Reason::BadMac)?;
+    let address = (vpc.id, spec.private_ip);
+    deny(index.shared.addresses.contains(&address), Reason::SharedAddress)?;
+    let claimed = index.addresses.get(&address);
+    let claimed_ok = claimed.is_none_or(|a| a.mac == spec.mac && a.subnet == spec.subnet);
+    deny(!claimed_ok, Reason::SharedAddress)?;
     deny(index.shared.macs.contains(&(vpc.id, spec.mac)), Reason::SharedMac)?;
     if let Some(public) = spec.public_ip {
         let possible = facts.external.as_ref().is_none_or(|external| {
