@@ -1,2 +1,40 @@
 //! The daemon: every role in one multi-call binary.
-fn main() {}
+
+mod admin;
+mod cli;
+mod config;
+mod control;
+mod layout;
+mod lock;
+mod node;
+mod notify;
+mod roles;
+mod standalone;
+mod supervise;
+mod telemetry;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let runtime = match cli::runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            terminal::error(&format!("no runtime: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(cli::run(cli));
+    // Blocking work that still runs (a file being synced) is not waited for.
+    runtime.shutdown_background();
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            terminal::error(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Operator's verbs.
+
+pub mod database;
+pub mod down;
+pub mod image;

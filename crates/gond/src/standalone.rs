@@ -1,0 +1,156 @@
+//! Every role in one process.
+//!
+//! Assumes nothing but the data directory. Promises: one `gond` per data directory; what was committed stays and what
+//! runs (guests, switch, database) goes on however this process ends, and is taken over by the next; a role that fails
+//! is started again alone; and on SIGTERM an end within five seconds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use gon_agent::link::Link;
+use gon_control::documents::{self, NodeIdentity};
+use gon_driver::postgres::{self, Postgres};
+use secrecy::SecretString;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::control::{self, CONTROLLER_CONNECTIONS, Shared};
+use crate::layout::Layout;
+use crate::lock::DataDirLock;
+use crate::node::{self, Node};
+use crate::notify::notify;
+use crate::supervise::supervise;
+
+/// How long the roles may take to end; the database gets what is left of five seconds.
+const ROLES_END: Duration = Duration::from_secs(3);
+/// How often we look whether our PostgreSQL still runs.
+const DATABASE_WATCH: Duration = Duration::from_secs(1);
+
+/// Runs until it is told to stop.
+pub async fn run(mut config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let layout = Layout::new(&config.data_dir);
+    let _lock = DataDirLock::take(&config.data_dir, &config.listen.to_string())?;
+    Layout::make(&layout.run())?;
+    let node = Node::open(&config, &layout)?;
+
+    let private = config.database.url.is_none();
+    let server = if private {
+        let server = Postgres::adopt_or_start(&postgres::Config::new(&layout.postgres()))
+            .await
+            .context("the private PostgreSQL")?;
+        tracing::info!(adopted = server.was_adopted(), pid = server.pid().pid, "PostgreSQL runs");
+        config.database.url = Some(SecretString::from(server.url()));
+        Some(server)
+    } else {
+        None
+    };
+    let mut roles = Vec::new();
+    let result = start(&config, &layout, &node, &mut roles, &server, &stop).await;
+    if result.is_ok() {
+        notify("READY=1");
+        stop.cancelled().await;
+    }
+    stop.cancel();
+    end(roles).await;
+    if private && let Some(server) = Postgres::find(&layout.postgres()) {
+        server.stop(postgres::Stop::Fast).await.context("stopping the private PostgreSQL")?;
+    }
+    tracing::info!("ended; guests and their network go on");
+    result
+}
+
+async fn end(roles: Vec<JoinHandle<()>>) {
+    let all = async {
+        for role in &mut roles.into_iter() {
+            let _ = role.await;
+        }
+    };
+    if tokio::time::timeout(ROLES_END, all).await.is_err() {
+        tracing::warn!("a role did not end in time and is left behind");
+    }
+}
+
+async fn start(
+    config: &Config,
+    layout: &Layout,
+    node: &Node,
+    roles: &mut Vec<JoinHandle<()>>,
+    server: &Option<Postgres>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let store = control::connect(config, CONTROLLER_CONNECTIONS).await?;
+    control::prepare(&store, config).await?;
+    let shared = Shared::in_process(store);
+
+    if server.is_some() {
+        roles.push(supervise("postgres", stop.clone(), {
+            let layout = layout.clone();
+            move |stop| watch_database(layout.clone(), stop)
+        }));
+    }
+    roles.push(supervise("relay", stop.clone(), {
+        let shared = shared.clone();
+        move |stop| {
+            let s = shared.clone();
+            gon_control::relay::run(s.store, s.bus, s.nudge, s.metrics, stop)
+        }
+    }));
+    let controller = shared.network_controller(config, stop.clone());
+    roles.push(supervise("network-controller", stop.clone(), {
+        let (shared, controller) = (shared.clone(), Arc::clone(&controller));
+        move |stop| {
+            let (shared, controller) = (shared.clone(), Arc::clone(&controller));
+            async move { controller.run(&*shared.liveness, &shared.holder, stop).await }
+        }
+    }));
+    let manager = shared.instance_manager(config, stop.clone());
+    roles.push(supervise("instance-manager", stop.clone(), {
+        let (shared, manager) = (shared.clone(), Arc::clone(&manager));
+        move |stop| {
+            let (shared, manager) = (shared.clone(), Arc::clone(&manager));
+            async move { manager.run(&*shared.liveness, &shared.holder, stop).await }
+        }
+    }));
+
+    // Both controllers on one socket: the same paths, the same client as across machines.
+    let socket = layout.controller_socket("controllers");
+    roles.push(supervise("documents", stop.clone(), {
+        let router = documents::network_router(controller).merge(documents::compute_router(manager));
+        let (socket, who) = (socket.clone(), NodeIdentity(Arc::clone(&node.name)));
+        move |stop| {
+            let (socket, router, who) = (socket.clone(), router.clone(), who.clone());
+            async move {
+                documents::serve_unix(&socket, router, who, stop)
+                    .await
+                    .with_context(|| socket.display().to_string())
+            }
+        }
+    }));
+
+    let link = Link::unix(&socket);
+    roles.push(supervise("node", stop.clone(), {
+        let (node, link, liveness) = (node.clone(), link.clone(), Arc::clone(&shared.liveness));
+        move |stop| {
+            let (node, link, liveness) = (node.clone(), link.clone(), Arc::clone(&liveness));
+            async move { node::run(&node, &link, &*liveness, stop).await }
+        }
+    }));
+    Ok(())
+}
+
+/// Starts our PostgreSQL again if it has died.
+async fn watch_database(layout: Layout, stop: CancellationToken) -> anyhow::Result<()> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(DATABASE_WATCH) => {}
+        }
+        if Postgres::find(&layout.postgres()).is_none() && !stop.is_cancelled() {
+            tracing::error!("PostgreSQL is gone; starting it again");
+            let server = Postgres::adopt_or_start(&postgres::Config::new(&layout.postgres())).await?;
+            tracing::info!(pid = server.pid().pid, "PostgreSQL runs again");
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Logs: for people on a terminal, one JSON object per line otherwise.
+
+use std::io::IsTerminal as _;
+
+use anyhow::Context;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Log, LogFormat};
+
+/// Starts logging to standard error. Once per process.
+pub fn start(log: &Log) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&log.level).with_context(|| format!("log.level '{}'", log.level))?;
+    let terminal = std::io::stderr().is_terminal();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let result = match (log.format, terminal) {
+        (LogFormat::Json, _) | (LogFormat::Auto, false) => {
+            builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
+        }
+        (LogFormat::Human | LogFormat::Auto, _) => {
+            builder.with_ansi(terminal).with_target(false).compact().try_init()
+        }
+    };
+    result.map_err(|error| anyhow::anyhow!("logging: {error}"))
+}
