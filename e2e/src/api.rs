@@ -16,6 +16,7 @@ pub struct Api {
     client: Mutex<Client>,
     username: String,
     password: String,
+    token: Mutex<Option<String>>,
 }
 
 impl std::fmt::Debug for Api {
@@ -38,6 +39,7 @@ impl Api {
             client: Mutex::new(Client::new(url)?),
             username: username.to_owned(),
             password: password.to_owned(),
+            token: Mutex::default(),
         })
     }
 
@@ -48,9 +50,20 @@ impl Api {
     pub fn login(&self) -> anyhow::Result<()> {
         self.inside.enter(|| {
             let mut client = self.client.lock().map_err(|_| anyhow!("a call panicked"))?;
-            self.runtime.block_on(client.login(&self.username, &self.password))?;
+            let answer = self.runtime.block_on(client.login(&self.username, &self.password))?;
+            *self.token.lock().map_err(|_| anyhow!("a call panicked"))? =
+                Some(text(&answer, "access_token")?);
             Ok(())
         })
+    }
+
+    /// The access token of the last sign-in.
+    ///
+    /// # Errors
+    /// When there was none.
+    pub fn token(&self) -> anyhow::Result<String> {
+        let token = self.token.lock().map_err(|_| anyhow!("a call panicked"))?;
+        token.clone().context("nobody is signed in")
     }
 
     /// Any call, as it was answered.

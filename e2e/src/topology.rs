@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use base64::Engine as _;
 use serde_json::{Value, json};
 
 use crate::api::{Api, text};
@@ -222,13 +223,7 @@ impl Network {
     /// # Errors
     /// When the API refuses.
     pub fn unroute_out(&self, api: &Api) -> anyhow::Result<()> {
-        let table = api.get(&format!("/route-tables/{}", self.table))?;
-        let routes = table.get("routes").and_then(Value::as_array).context("routes")?;
-        let route = routes
-            .iter()
-            .find(|r| r.get("destination_cidr").and_then(Value::as_str) == Some("0.0.0.0/0"))
-            .context("a default route")?;
-        api.delete(&format!("/route-tables/{}/routes/{}", self.table, text(route, "id")?))?;
+        api.delete(&format!("/route-tables/{}/routes?destination_cidr=0.0.0.0/0", self.table))?;
         Ok(())
     }
 
@@ -310,7 +305,7 @@ pub fn launch(world: &World, what: &Launch<'_>) -> anyhow::Result<Instance> {
         body["security_group_ids"] = json!(what.groups);
     }
     if let Some(user_data) = what.user_data {
-        body["user_data"] = json!(user_data);
+        body["user_data"] = json!(base64::engine::general_purpose::STANDARD.encode(user_data));
     }
     let instance = Instance::parse(world.api().post("/instances", &body)?)?;
     say!("{} is {} at {} / {:?}", instance.name, instance.id, instance.private_ip, instance.public_ip);

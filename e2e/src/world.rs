@@ -193,6 +193,7 @@ impl World {
             .arg(&self.data_dir)
             .env("GON_ADMIN_USER", USER)
             .env("GON_ADMIN_PASSWORD", PASSWORD)
+            .env("GON_NETWORK_SWITCH", "private")
             .env_remove("GON_DATABASE_URL")
             .env_remove("GON_DATA_DIR")
             .env_remove("GON_LISTEN")
@@ -315,6 +316,35 @@ impl World {
         }
         say!("gond admin down took {} ms", start.elapsed().as_millis());
         Ok(())
+    }
+
+    /// Runs statements in this world's database; what they print.
+    ///
+    /// # Errors
+    /// When one fails.
+    pub fn sql(&self, statements: &str) -> anyhow::Result<String> {
+        let processes = self.processes()?;
+        let server = processes.iter().find(|p| p.program() == "postgres").context("no database runs")?;
+        let words: Vec<&str> = server.command.split(' ').collect();
+        let socket = words.iter().zip(words.iter().skip(1)).find(|(flag, _)| **flag == "-k");
+        let socket = socket.map_or_else(|| self.data_dir.join("postgres"), |(_, dir)| PathBuf::from(dir));
+        let mut command = self.inside.command("psql");
+        command.args([
+            "-X",
+            "-q",
+            "-t",
+            "-A",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-U",
+            "gon",
+            "-d",
+            "gon",
+            "-c",
+            statements,
+        ]);
+        command.arg("-h").arg(socket);
+        process::check(&mut command, Duration::from_secs(120))
     }
 
     /// Runs a program of Open vSwitch against this world's switch; its output.
