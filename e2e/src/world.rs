@@ -49,6 +49,7 @@ pub struct World {
     api: Api,
     before: Snapshot,
     watcher: Child,
+    images_dir: PathBuf,
     images: Mutex<Vec<(String, String)>>,
 }
 
@@ -100,7 +101,6 @@ impl World {
         let unique = format!("gon-e2e-{}-{number}", std::process::id());
         let data_dir = tempfile::Builder::new().prefix(&format!("{unique}-")).tempdir_in("/tmp")?.keep();
         std::fs::set_permissions(&data_dir, std::fs::Permissions::from_mode(0o711))?;
-        std::os::unix::fs::symlink(&images, data_dir.join("images"))?;
         std::fs::create_dir(data_dir.join("log"))?;
         let watcher = watch(&program, &unique, &data_dir)?;
         let inside = Namespace::create(&unique)?;
@@ -115,6 +115,7 @@ impl World {
             api,
             before,
             watcher,
+            images_dir: images,
             images: Mutex::default(),
         };
         let ready = world.start_gond().and_then(|()| world.make_key());
@@ -142,6 +143,11 @@ impl World {
     #[must_use]
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
+    }
+    /// The node's image store.
+    #[must_use]
+    pub fn images_dir(&self) -> &Path {
+        &self.images_dir
     }
     /// The private half of the key pair.
     #[must_use]
@@ -194,6 +200,7 @@ impl World {
             .env("GON_ADMIN_USER", USER)
             .env("GON_ADMIN_PASSWORD", PASSWORD)
             .env("GON_NETWORK_SWITCH", "private")
+            .env("GON_IMAGES_DIR", &self.images_dir)
             .env_remove("GON_DATABASE_URL")
             .env_remove("GON_DATA_DIR")
             .env_remove("GON_LISTEN")
