@@ -13,6 +13,7 @@ mod debian;
 mod gon_linux;
 mod kernel;
 mod manifest;
+mod modules;
 mod packages;
 mod tsc;
 
