@@ -90,8 +90,8 @@ fn equal_addresses_of_two_vpcs_never_meet() {
             blue_3.ip()
         );
         // Broadcast, multicast, IPv6: nothing floods, not even inside the VPC.
-        let noise = "ping -c 2 -W 1 -b 10.0.1.255; ping -c 2 -W 1 255.255.255.255; ping -c 2 -W 1 224.0.0.1; \
-                     ping6 -c 2 -W 1 -I eth0 ff02::1; echo hello | nc -u -w 1 10.0.1.255 9; true";
+        let noise = "ping -c 2 -W 1 -I eth0 10.0.1.255; ping -c 2 -W 1 -I eth0 255.255.255.255; \
+                     ping -c 2 -W 1 -I eth0 224.0.0.1; ping6 -c 2 -W 1 -I eth0 ff02::1; true";
         red_1.shell.run(noise)?;
         // A claim to an address of the other side, as ARP and as neighbours would believe it.
         red_1.shell.run(&format!("arping -c 2 -w 2 -U -I eth0 {}; true", red_1.ip()))?;
@@ -139,20 +139,18 @@ fn routing_between_subnets(
     let answer = near.shell.run(&format!("ping -c 1 -W 2 {far_ip}"))?;
     // Linux starts at 64 and the router takes one.
     ensure!(answer.contains("ttl=63"), "not routed exactly once: {answer}");
-    let trace = near.shell.run(&format!("traceroute -n -I -q 1 -w 2 -m 4 {far_ip}"))?;
-    ensure!(trace.contains("10.0.1.1"), "the router does not show: {trace}");
     ensure!(near.pings(Ipv4Addr::new(10, 0, 1, 1))?, "the router does not answer");
 
-    let serve = "nc -l -p 7777 </dev/null >/tmp/got 2>&1 & echo $! >/tmp/nc.pid";
-    far.shell.run(serve)?;
-    let reach = format!("echo hello | nc -w 2 {far_ip} 7777");
-    ensure!(!near.shell.test(&format!("{reach}; test -s /dev/null"))?, "a pipe that cannot succeed");
-    let rule = red.allow(api, "tcp", "7777", "10.0.1.0/24")?;
+    // One attempt: the far side listens, the near side says hello.
+    let listen = "kill $(cat /tmp/nc.pid) 2>/dev/null; rm -f /tmp/got; \
+                  nc -l -p 7777 </dev/null >/tmp/got 2>&1 & echo $! >/tmp/nc.pid; sleep 0.2";
     let mut serving = || -> anyhow::Result<bool> {
-        far.shell.run("kill $(cat /tmp/nc.pid) 2>/dev/null; rm -f /tmp/got; nc -l -p 7777 </dev/null >/tmp/got 2>&1 & echo $! >/tmp/nc.pid; sleep 0.2")?;
-        near.shell.run(&format!("{reach}; true"))?;
+        far.shell.run(listen)?;
+        near.shell.run(&format!("echo hello | timeout 3 nc -w 1 {far_ip} 7777; true"))?;
         far.shell.test("sleep 0.2; grep -q hello /tmp/got")
     };
+    ensure!(!serving()?, "TCP between the subnets without a rule");
+    let rule = red.allow(api, "tcp", "7777", "10.0.1.0/24")?;
     e2e::wait::holds("TCP between the subnets", Duration::from_secs(10), &mut serving)?;
     red.forbid(api, &rule)?;
     std::thread::sleep(Duration::from_millis(300));

@@ -46,7 +46,7 @@ fn a_guest_that_claims_to_be_another_is_silent() {
         let honest = format!("ping -c 2 -W 1 {to}");
         let through = |source: &str| {
             format!(
-                "ping -c 2 -W 1 -I {source} {to}; echo x | nc -u -w 1 -s {source} {to} 9; \
+                "ping -c 2 -W 1 -I {source} {to}; traceroute -n -q 1 -w 1 -f 5 -m 5 -p 9000 -s {source} {to}; \
                  arping -c 2 -w 2 -U -I eth0 {source}"
             )
         };
@@ -83,7 +83,7 @@ fn a_guest_that_claims_to_be_another_is_silent() {
                 // What the router itself may say to the neighbour does not come with an ICMP request or our UDP.
                 frames: vec![
                     vec![format!("10.0.1.1 > {to}"), "echo request".to_owned()],
-                    vec![format!("> {to}.9")],
+                    vec![format!("10.0.1.1."), "UDP".to_owned()],
                     vec!["10.0.1.1 is-at".to_owned(), mac.clone()],
                     vec!["Reply 10.0.1.1".to_owned(), mac.clone()],
                 ],
@@ -91,7 +91,7 @@ fn a_guest_that_claims_to_be_another_is_silent() {
             Lie {
                 name: "the router's Ethernet address",
                 begin: format!("ip link set eth0 address {gateway_mac}"),
-                tell: format!("{honest}; echo x | nc -u -w 1 {to} 9"),
+                tell: format!("{honest}; timeout 2 nc -w 1 {to} 9"),
                 end: format!("ip link set eth0 address {mac}"),
                 frames: vec![vec![format!("{} > {to}", liar.private_ip)]],
             },
