@@ -3,7 +3,7 @@
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
-use crate::{Result, StoreError};
+use crate::{Result, Store, StoreError, commit};
 
 /// Creates a database, as a copy of `template` if given. `admin_url` names another database of the same cluster.
 /// Names are `[a-z0-9_]+`; anything else is refused before it reaches PostgreSQL.
@@ -49,4 +49,16 @@ fn identifier(name: &str) -> Result<&str> {
     } else {
         Err(StoreError::Name(name.to_owned()))
     }
+}
+
+/// Runs a script of statements, all or none: for fixtures of tests and for repairs.
+pub async fn script(store: &Store, statements: &'static str) -> Result<()> {
+    let mut tx = store.begin().await?;
+    sqlx::raw_sql(statements).execute(&mut *tx).await?;
+    commit(tx).await
+}
+
+/// The rows of a query that has one column of type `jsonb`: for assertions of tests and for repairs.
+pub async fn json(store: &Store, query: &'static str) -> Result<Vec<serde_json::Value>> {
+    Ok(sqlx::query_scalar(query).fetch_all(store.pool()).await?)
 }

@@ -30,7 +30,7 @@ pub async fn claim(store: &Store, limit: i64) -> Result<(Tx, Vec<OutboxRow>)> {
 }
 
 /// Lays a doorbell into the outbox: rung if and when the transaction commits.
-pub(crate) async fn ring(conn: &mut Conn, subject: &'static str, id: Uuid) -> Result<()> {
+pub async fn ring(conn: &mut Conn, subject: &'static str, id: Uuid) -> Result<()> {
     sqlx::query("insert into outbox (subject, subject_id) values ($1, $2)")
         .bind(subject)
         .bind(id)

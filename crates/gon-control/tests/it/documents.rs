@@ -1,0 +1,175 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use axum::{Extension, Router};
+use gon_control::documents::{self, NodeIdentity};
+use gon_proto::{NetworkReport, NodeAnswer, NodeCompute, NodeNetwork, NodeReport};
+use gon_types::DocumentVersion;
+use http_body_util::BodyExt as _;
+use tower::ServiceExt as _;
+
+use crate::site::{Site, golden, id, n1};
+
+fn routers(site: &Site, name: &str) -> Router {
+    documents::network_router(Arc::clone(&site.network))
+        .merge(documents::compute_router(Arc::clone(&site.compute)))
+        .layer(Extension(NodeIdentity(name.into())))
+}
+
+async fn call(
+    router: &Router,
+    method: &str,
+    path: &str,
+    body: String,
+) -> (StatusCode, Option<String>, Vec<u8>) {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("content-type", "application/json")
+        .body(Body::from(body))
+        .unwrap();
+    let response = router.clone().oneshot(request).await.unwrap();
+    let etag = response.headers().get("etag").map(|v| v.to_str().unwrap().to_owned());
+    let status = response.status();
+    (status, etag, response.into_body().collect().await.unwrap().to_bytes().to_vec())
+}
+
+async fn get(router: &Router, path: &str) -> (StatusCode, Option<String>, Vec<u8>) {
+    call(router, "GET", path, String::new()).await
+}
+
+#[tokio::test]
+async fn the_documents_of_a_node_are_as_printed() {
+    let site = Site::new().await;
+    site.network.refresh(n1()).await.unwrap();
+    site.compute.refresh(n1()).await.unwrap();
+    let router = routers(&site, "n1");
+    let (status, etag, body) = get(&router, "/node/v1/network?wait=0").await;
+    assert_eq!((status, etag.as_deref()), (StatusCode::OK, Some("\"0.1\"")));
+    let network: NodeNetwork = serde_json::from_slice(&body).unwrap();
+    golden("network_document.json", &(serde_json::to_string_pretty(&network).unwrap() + "\n"));
+    let (_, _, body) = get(&router, "/node/v1/compute?wait=0").await;
+    let compute: NodeCompute = serde_json::from_slice(&body).unwrap();
+    golden("compute_document.json", &(serde_json::to_string_pretty(&compute).unwrap() + "\n"));
+}
+
+#[tokio::test]
+async fn a_version_is_given_to_one_content_only() {
+    let site = Site::new().await;
+    let first = site.network.refresh(n1()).await.unwrap();
+    assert_eq!(site.network.refresh(n1()).await.unwrap(), first);
+    site.sql("delete from security_group_rules where id = '00000000-0000-7000-8000-000000000601'").await;
+    let second = site.network.refresh(n1()).await.unwrap();
+    assert_eq!(second, DocumentVersion { generation: first.generation + 1, ..first });
+    // The other VPC is no business of this node.
+    site.sql("update vpcs set generation = generation + 1 where id = '00000000-0000-7000-8000-000000000102'")
+        .await;
+    assert_eq!(site.network.refresh(n1()).await.unwrap(), second);
+}
+
+#[tokio::test]
+async fn a_poll_waits_for_something_newer() {
+    let site = Site::new().await;
+    let version = site.network.refresh(n1()).await.unwrap();
+    let router = routers(&site, "n1");
+    let path = format!("/node/v1/network?after={version}&wait=0");
+    assert_eq!(get(&router, &path).await.0, StatusCode::NO_CONTENT);
+    let waiting = tokio::spawn({
+        let router = router.clone();
+        async move { get(&router, &format!("/node/v1/network?after={version}&wait=20")).await }
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!waiting.is_finished());
+    site.sql("update vpcs set generation = generation + 1 where id = '00000000-0000-7000-8000-000000000101'")
+        .await;
+    let newer = site.network.refresh(n1()).await.unwrap();
+    let (status, etag, _) =
+        tokio::time::timeout(Duration::from_secs(5), waiting).await.expect("still waiting").unwrap();
+    assert_eq!((status, etag), (StatusCode::OK, Some(format!("\"{newer}\""))));
+}
+
+#[tokio::test]
+async fn a_node_is_who_its_listener_says() {
+    let site = Site::new().await;
+    site.network.refresh(n1()).await.unwrap();
+    assert_eq!(get(&routers(&site, "stranger"), "/node/v1/network?wait=0").await.0, StatusCode::NOT_FOUND);
+    let report = NetworkReport {
+        format: gon_proto::FORMAT,
+        node: n1(),
+        applied: DocumentVersion::default(),
+        vpcs: vec![],
+        ports: vec![],
+    };
+    let body = serde_json::to_string(&report).unwrap();
+    let (status, _, _) = call(&routers(&site, "n2"), "POST", "/node/v1/network/report", body.clone()).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    let (status, _, _) = call(&routers(&site, "n1"), "POST", "/node/v1/network/report", body).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    let other = serde_json::to_string(&NetworkReport { format: 99, ..report }).unwrap();
+    let (status, _, _) = call(&routers(&site, "n1"), "POST", "/node/v1/network/report", other).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    for bad in ["after=1", "after=x.y", "after=1.2.3"] {
+        let (status, _, _) = get(&routers(&site, "n1"), &format!("/node/v1/network?{bad}")).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{bad}");
+    }
+}
+
+fn node_report(name: &str, digest: &str) -> NodeReport {
+    let image = gon_proto::ImageReport {
+        digest: digest.repeat(64),
+        kind: gon_proto::ImageKind::Disk,
+        min_memory_mib: 512,
+        disk_gib: 3,
+        description: "Debian".to_owned(),
+        architecture: "x86_64".to_owned(),
+    };
+    NodeReport {
+        format: gon_proto::FORMAT,
+        name: name.to_owned(),
+        availability_zone: "local-1a".to_owned(),
+        vcpus: 16,
+        memory_mib: 4096,
+        disk_gib: 50,
+        accelerator: "tcg".to_owned(),
+        ovs_datapath: "netdev".to_owned(),
+        versions: std::collections::BTreeMap::new(),
+        images: [("debian-12".to_owned(), image)].into(),
+    }
+}
+
+#[tokio::test]
+async fn a_node_joins_by_reporting_and_brings_its_images() {
+    let site = Site::empty().await;
+    let router = routers(&site, "w1");
+    let post = async |report: &NodeReport| {
+        call(&router, "POST", "/node/v1/node", serde_json::to_string(report).unwrap()).await
+    };
+    let (status, _, body) = post(&node_report("w1", "a")).await;
+    assert_eq!(status, StatusCode::OK);
+    let joined: NodeAnswer = serde_json::from_slice(&body).unwrap();
+    assert_eq!(joined.epoch, 1);
+    assert_eq!(site.rung().await.len(), 1);
+    // Again: the same node, and nobody is rung.
+    let (_, _, body) = post(&node_report("w1", "a")).await;
+    assert_eq!(serde_json::from_slice::<NodeAnswer>(&body).unwrap(), joined);
+    assert!(site.rung().await.is_empty());
+    let images = "select jsonb_build_array(id, left(digest, 1), kind, disk_gib, account_id is null, deleted_at is null)
+                  from images order by id";
+    let first = site.rows(images).await;
+    assert_eq!(first.len(), 1);
+    // A new recipe is a new image; the old one is retired, and comes back under its id.
+    post(&node_report("w1", "b")).await;
+    let both = site.rows(images).await;
+    assert_eq!((both.len(), &both[0][5], &both[1][5]), (2, &false.into(), &true.into()));
+    post(&node_report("w1", "a")).await;
+    let back = site.rows(images).await;
+    assert_eq!((back.len(), &back[0], &back[1][5]), (2, &first[0], &false.into()));
+    // Nobody else's name, and nothing that cannot be kept.
+    assert_eq!(post(&node_report("w2", "a")).await.0, StatusCode::FORBIDDEN);
+    let bad = NodeReport { accelerator: "magic".to_owned(), ..node_report("w1", "a") };
+    assert_eq!(post(&bad).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(post(&node_report("w1", "z")).await.0, StatusCode::BAD_REQUEST);
+    let _ = id::<gon_types::id::Node>(1);
+}

@@ -1,0 +1,8 @@
+//! The roles of the control plane against a real PostgreSQL.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod documents;
+mod ingest;
+mod placement;
+mod relay;
+mod site;
