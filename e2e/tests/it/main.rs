@@ -3,6 +3,7 @@
 mod crash;
 mod debian;
 mod down;
+mod harness;
 mod isolation;
 mod lifecycle;
 mod services;
