@@ -133,33 +133,12 @@ pub struct Ovs {
 impl Ovs {
     /// Uses the machine's, or adopts or starts a private one; makes the bridge and nothing else.
     pub async fn connect_or_start(config: &Config, bridge: &str) -> Result<Self, OvsError> {
-        let machine = match config.choice {
-            Choice::Auto => machine(Path::new(MACHINE_RUN_DIR)).await,
-            Choice::Private => None,
-        };
-        let mut ovs = match machine {
-            Some(pid) => {
-                let run_dir = PathBuf::from(MACHINE_RUN_DIR);
-                Self {
-                    private: None,
-                    database: Ovsdb::new(&run_dir.join("db.sock")),
-                    control: Rpc::new(&run_dir.join(format!("ovs-vswitchd.{}.ctl", pid.pid))),
-                    control_of: Some(pid),
-                    run_dir,
-                    datapath: Datapath::Netdev,
-                }
-            }
+        let mut ovs = match Self::of_machine(config).await {
+            Some(ovs) => ovs,
             None => {
                 let private = private::Private::at(&config.dir);
                 private.ensure().await?;
-                Self {
-                    run_dir: private.run_dir().to_owned(),
-                    database: Ovsdb::new(&private.database()),
-                    control: Rpc::new(&private.control()),
-                    control_of: None,
-                    private: Some(private),
-                    datapath: Datapath::Netdev,
-                }
+                Self::of_pair(private)
             }
         };
         let here = ovs.database.bridge(bridge).await?;
@@ -174,9 +153,51 @@ impl Ovs {
         Ok(ovs)
     }
 
-    /// The private one below `dir`, if it runs: for tearing down.
-    pub async fn stop_private(dir: &Path) -> Result<(), OvsError> {
-        private::Private::at(dir).stop().await
+    /// The one that runs and has the bridge, or, if it is ours, runs at all; nothing is started. For tearing down.
+    pub async fn find(config: &Config, bridge: &str) -> Result<Option<Self>, OvsError> {
+        let private = private::Private::at(&config.dir);
+        let mut ovs = match private.running().await {
+            (None, None) => match Self::of_machine(config).await {
+                Some(ovs) => ovs,
+                None => return Ok(None),
+            },
+            _ => Self::of_pair(private),
+        };
+        match ovs.database.bridge(bridge).await {
+            Ok(Some(datapath)) => ovs.datapath = datapath,
+            Ok(None) if ovs.private.is_none() => return Ok(None),
+            // Half of a pair has no database to ask, but is to be ended all the same.
+            Err(_) if ovs.private.is_some() => {}
+            other => drop(other?),
+        }
+        Ok(Some(ovs))
+    }
+
+    async fn of_machine(config: &Config) -> Option<Self> {
+        if config.choice == Choice::Private {
+            return None;
+        }
+        let run_dir = PathBuf::from(MACHINE_RUN_DIR);
+        let pid = machine(&run_dir).await?;
+        Some(Self {
+            private: None,
+            database: Ovsdb::new(&run_dir.join("db.sock")),
+            control: Rpc::new(&run_dir.join(format!("ovs-vswitchd.{}.ctl", pid.pid))),
+            control_of: Some(pid),
+            run_dir,
+            datapath: Datapath::Netdev,
+        })
+    }
+
+    fn of_pair(private: private::Private) -> Self {
+        Self {
+            run_dir: private.run_dir().to_owned(),
+            database: Ovsdb::new(&private.database()),
+            control: Rpc::new(&private.control()),
+            control_of: None,
+            private: Some(private),
+            datapath: Datapath::Netdev,
+        }
     }
 
     /// Proves the kernel's datapath by making one and removing it again.

@@ -84,7 +84,7 @@ fn a_private_switch_is_made_adopted_healed_and_leaves_nothing() {
                 || !name.starts_with("gon-") && !name.starts_with("ovs-") && name != BRIDGE),
             "{left:?}"
         );
-        Ovs::stop_private(&dir.path().join("ovs")).await.unwrap();
+        assert!(Ovs::find(&config(dir.path()), BRIDGE).await.unwrap().is_none());
     });
 }
 

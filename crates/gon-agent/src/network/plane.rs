@@ -1,0 +1,559 @@
+//! The data plane of the node: the switch, its ports, the devices, the guard. Makes them be what a document says.
+//!
+//! Assumes one owner, who calls one method at a time. Promises the order of rule R9 — a port's flows are in before its
+//! device is up, and its device is down before its flows go — and that every method may be repeated: what was left
+//! half done by a crash or a refusal is found by comparing with what is really there, not by remembering.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gon_driver::netlink::{self, Netlink, NetlinkError};
+use gon_driver::ovs::{Datapath, OpenFlowError, Ovs, OvsError, PortKind, PortSpec as SwitchPort, Switch};
+use gon_driver::run::RunError;
+use gon_driver::tap::{self, TapSpec};
+use gon_driver::{netfilter, ovs};
+use gon_net::{
+    Compiled, External, FlowMod, FlowTable, Mirror, NodeFacts, compile, diff, service, zone_changes,
+};
+use gon_proto::{NetworkReport, NodeNetwork, PortReport, PortSpec, PortStatus, VpcReport};
+use gon_types::id::NetworkInterfaceId;
+use gon_types::{DocumentVersion, MacAddr};
+use ipnet::Ipv4Net;
+
+use super::memory::Memory;
+use super::services::{Knowledge, Services, boot_seconds};
+use super::{Config, chain, guard};
+
+/// Ethernet address of the host's side of the device toward local services: of no vendor, the same on every node, never
+/// seen outside it.
+const META_MAC: MacAddr = MacAddr([0x0a, 0x67, 0x6f, 0x6e, 0x00, 0x02]);
+/// Ethernet address of the host's side of the device toward the outside.
+const EXT_MAC: MacAddr = MacAddr([0x0a, 0x67, 0x6f, 0x6e, 0x00, 0x03]);
+/// MTU of both: that of the host's own network.
+const HOST_MTU: u16 = 1500;
+/// Connections one port may have (rule R13).
+const ZONE_LIMIT: u32 = 65_536;
+/// How long a starting switch may take to open its management socket.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Why the data plane is not what it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaneError {
+    /// Open vSwitch.
+    #[error(transparent)]
+    Ovs(#[from] OvsError),
+    /// The connection to the bridge.
+    #[error(transparent)]
+    OpenFlow(#[from] OpenFlowError),
+    /// A device of the host.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The packet filter.
+    #[error("the packet filter")]
+    Guard(#[source] RunError),
+    /// A file or a socket.
+    #[error("{what}")]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// An internal port of the switch.
+    #[error("device {device}: {reason}")]
+    Device {
+        /// Which.
+        device: &'static str,
+        /// In the switch's words.
+        reason: String,
+    },
+}
+
+impl PlaneError {
+    /// Whether the switch has to be found again before anything else.
+    #[must_use]
+    pub fn lost_switch(&self) -> bool {
+        matches!(self, Self::OpenFlow(error) if error.is_transport())
+    }
+}
+
+fn io_error(what: &'static str) -> impl FnOnce(io::Error) -> PlaneError {
+    move |source| PlaneError::Io { what, source }
+}
+
+/// What a comparison with reality has put right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Repairs {
+    /// Flows added, changed or removed.
+    pub flows: usize,
+    /// Ports made again.
+    pub ports: usize,
+    /// Flows that we cannot read and leave alone.
+    pub strangers: usize,
+}
+
+/// The data plane.
+#[derive(Debug)]
+pub struct Plane {
+    config: Arc<Config>,
+    ovs: Ovs,
+    netlink: Netlink,
+    switch: Option<Arc<Switch>>,
+    memory: Memory,
+    knowledge: Knowledge,
+    /// The services, and the index of the device that their sockets are bound to.
+    services: Option<(u32, Services)>,
+    /// The document that is, or is being made, real.
+    document: Option<Arc<NodeNetwork>>,
+    /// What it was compiled to, and with which treatment of forgotten connections.
+    compiled: Compiled,
+    mirror: Mirror,
+    /// Whether the switch has exactly the compiled flows, as far as we know. If not, it is asked before the next change.
+    certain: bool,
+    /// Ports that are closed or not there, and why.
+    broken: BTreeMap<NetworkInterfaceId, String>,
+    /// The version whose flows are all in, and the generations of its VPCs.
+    applied: (DocumentVersion, Vec<VpcReport>),
+}
+
+impl Plane {
+    /// Brings up what every node has, whatever its document: the guard first, then switch, devices and services. Then
+    /// what the last document says, if there is one; without one no port and no flow that is there is touched.
+    pub async fn bring_up(
+        config: Arc<Config>,
+        knowledge: Knowledge,
+        document: Option<Arc<NodeNetwork>>,
+    ) -> Result<Self, PlaneError> {
+        guard_host(&config).await?;
+        let ovs = Ovs::connect_or_start(&config.ovs, service::BRIDGE).await?;
+        let mut plane = Self {
+            netlink: Netlink::open()?,
+            memory: Memory::open(&config.dir),
+            config,
+            ovs,
+            switch: None,
+            knowledge,
+            services: None,
+            document,
+            compiled: Compiled::default(),
+            mirror: Mirror::Off,
+            certain: false,
+            broken: BTreeMap::new(),
+            applied: (DocumentVersion::default(), vec![]),
+        };
+        plane.restore().await?;
+        Ok(plane)
+    }
+
+    /// The connection to the bridge, to be watched; `None` while there is none.
+    #[must_use]
+    pub fn switch(&self) -> Option<Arc<Switch>> {
+        self.switch.clone()
+    }
+    /// The datapath in use.
+    #[must_use]
+    pub fn datapath(&self) -> Datapath {
+        self.ovs.datapath()
+    }
+    /// The version of Open vSwitch.
+    pub async fn version(&self) -> Option<String> {
+        self.ovs.version().await.ok()
+    }
+    /// How many flows the document became.
+    #[must_use]
+    pub fn flow_count(&self) -> usize {
+        self.compiled.flows.len()
+    }
+
+    /// Finds the switch again (starting it if it is ours and died), and makes everything be as it should: after a start,
+    /// and whenever the connection broke.
+    pub async fn restore(&mut self) -> Result<(), PlaneError> {
+        self.switch = None;
+        self.certain = false;
+        self.ovs.heal().await?;
+        let process = self.ovs.switch_process().await;
+        self.memory
+            .meet(process, self.ovs.datapath(), boot_seconds())
+            .map_err(io_error("remembering the switch"))?;
+        self.ovs.database().ensure_bridge(service::BRIDGE, self.ovs.datapath()).await?;
+        self.switch = Some(Arc::new(self.connect().await?));
+        if let Err(error) = self.ovs.limit_zones(ZONE_LIMIT).await {
+            // Old kernels have no limits.
+            tracing::warn!(%error, "connections per port are not limited");
+        }
+        // Flows before devices: a port's packets are judged from the first one on.
+        self.change_flows(None).await?;
+        self.host_devices().await?;
+        self.ovs.release().await?;
+        self.change_ports().await
+    }
+
+    async fn connect(&self) -> Result<Switch, PlaneError> {
+        let socket = self.ovs.bridge_socket(service::BRIDGE);
+        let until = tokio::time::Instant::now() + CONNECT;
+        loop {
+            match Switch::connect(&socket).await {
+                Ok(switch) => return Ok(switch),
+                Err(error) if tokio::time::Instant::now() >= until => return Err(error.into()),
+                // The socket appears when a starting switch has read its database.
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    }
+
+    fn facts(&self, mirror: Mirror) -> NodeFacts {
+        NodeFacts {
+            node: self.config.node,
+            meta_mac: META_MAC,
+            external: self.config.external.as_ref().map(|external| External {
+                gateway_mac: EXT_MAC,
+                gateway: external.gateway.addr(),
+                pool: guard::pool(external.gateway),
+            }),
+            mirror,
+        }
+    }
+
+    /// First half of a change: the flows of `next` (or of the document at hand), in one bundle. Devices that leave are
+    /// down before their flows go. Nothing that has to survive a crash is done here, so the document may still be on
+    /// its way to the disk.
+    pub async fn change_flows(&mut self, next: Option<Arc<NodeNetwork>>) -> Result<(), PlaneError> {
+        if let Some(next) = next {
+            self.silence_leaving(&next).await;
+            self.document = Some(next);
+        }
+        let Some(document) = self.document.clone() else { return Ok(()) };
+        let switch = self.switch.clone().ok_or(OpenFlowError::Broken)?;
+        let mirror = self.memory.mirror(boot_seconds());
+        let compiled = compile(&document, &self.facts(mirror));
+        self.memory.expect(&compiled).map_err(io_error("remembering zones"))?;
+        let known = self.certain;
+        // Until the switch has confirmed, nobody knows which of both it has.
+        self.certain = false;
+        let refused = if known {
+            push(&switch, &diff(&self.compiled.flows, &compiled.flows)).await?
+        } else {
+            push(&switch, &diff(&installed(&switch).await?.0, &compiled.flows)).await?
+        };
+        self.compiled = compiled;
+        self.mirror = mirror;
+        self.certain = refused.is_empty();
+        self.broken.retain(|_, why| !why.starts_with(REFUSED));
+        for flow in &refused {
+            tracing::error!(flow, "the switch refused a flow");
+        }
+        for port in &document.ports {
+            let of_port = |flow: &&String| flow.contains(&port.id.short()[5..]);
+            if let Some(flow) = refused.iter().find(of_port) {
+                self.broken.insert(port.id, format!("{REFUSED}: {flow}"));
+            }
+        }
+        if refused.is_empty() {
+            let vpcs = document.vpcs.iter().map(|v| VpcReport { id: v.id, generation: v.generation });
+            self.applied = (document.version, vpcs.collect());
+        }
+        Ok(())
+    }
+
+    /// Whether a document has other ports, or ports of another shape, than the one at hand.
+    #[must_use]
+    pub fn changes_ports(&self, next: &NodeNetwork) -> bool {
+        let shape =
+            |p: &PortSpec| (p.id, p.device.clone(), p.port_no, p.owner_uid, p.dhcp.mtu, p.mac, p.private_ip);
+        let shapes = |d: &NodeNetwork| d.ports.iter().map(shape).collect::<HashSet<_>>();
+        self.document.as_ref().is_none_or(|now| shapes(now) != shapes(next))
+    }
+
+    /// Takes the devices down that `next` no longer has.
+    async fn silence_leaving(&self, next: &NodeNetwork) {
+        let Some(now) = &self.document else { return };
+        let stay: HashSet<&str> = next.ports.iter().map(|p| p.device.as_str()).collect();
+        for port in now.ports.iter().filter(|p| !stay.contains(p.device.as_str())) {
+            match self.netlink.set_up(&port.device, false).await {
+                Ok(()) | Err(NetlinkError::NoLink(_)) => {}
+                Err(error) => {
+                    tracing::warn!(device = port.device, %error, "a leaving port was not taken down")
+                }
+            }
+        }
+    }
+
+    /// Second half of a change: what leaves is removed, zones that change hands are emptied, what is new comes up.
+    /// Compares with what is really on the switch and the host; changes nothing if that is right. Without a document
+    /// nothing is touched. Returns how many ports were not as they should.
+    pub async fn change_ports(&mut self) -> Result<(), PlaneError> {
+        self.settle_ports().await.map(drop)
+    }
+
+    async fn settle_ports(&mut self) -> Result<usize, PlaneError> {
+        let Some(document) = self.document.clone() else { return Ok(0) };
+        let closed: HashMap<NetworkInterfaceId, String> =
+            self.compiled.degraded.iter().map(|d| (d.port, d.reason.to_string())).collect();
+        let wanted: Vec<&PortSpec> = document.ports.iter().filter(|p| !closed.contains_key(&p.id)).collect();
+        let names: HashSet<&str> = wanted.iter().map(|p| p.device.as_str()).collect();
+        let own = self.host_ports();
+
+        let on_switch = self.ovs.database().ports(service::BRIDGE).await?;
+        let links = self.netlink.guest_links().await?;
+        let leaving: Vec<&str> = on_switch
+            .iter()
+            .map(|p| p.name.as_str())
+            .filter(|name| !names.contains(name) && !own.iter().any(|o| o.name == **name))
+            .collect();
+        let mut changed = leaving.len();
+        for link in links.iter().filter(|l| !names.contains(l.name.as_str()) && l.up) {
+            self.netlink.set_up(&link.name, false).await?;
+        }
+        if !leaving.is_empty() {
+            self.ovs.database().delete_ports(service::BRIDGE, &leaving).await?;
+        }
+        self.empty_zones().await?;
+        for link in links.iter().filter(|l| !names.contains(l.name.as_str())) {
+            if let Err(error) = tap::remove(&self.netlink, &link.name).await {
+                tracing::warn!(device = link.name, %error, "a device that nobody needs could not be removed");
+            }
+        }
+
+        let ready: HashSet<&str> = links
+            .iter()
+            .filter(|l| l.up)
+            .filter_map(|link| {
+                let port = wanted.iter().find(|p| p.device == link.name)?;
+                let there = on_switch.iter().find(|s| s.name == link.name)?;
+                let right = there.ofport == Some(port.port_no.into()) && there.error.is_none();
+                (right && link.mtu == u32::from(port.dhcp.mtu)).then_some(link.name.as_str())
+            })
+            .collect();
+        let missing: Vec<&PortSpec> =
+            wanted.iter().copied().filter(|p| !ready.contains(p.device.as_str())).collect();
+        changed += missing.len();
+        let mut broken: BTreeMap<_, _> = closed.into_iter().collect();
+        broken.extend(
+            self.broken.iter().filter(|(_, w)| w.starts_with(REFUSED)).map(|(id, w)| (*id, w.clone())),
+        );
+        self.plug(&missing, &mut broken).await?;
+        self.broken = broken;
+        Ok(changed)
+    }
+
+    /// Makes device and switch port of each, and sets those up that are in order. What is wrong with one is its own
+    /// matter.
+    async fn plug(
+        &self,
+        missing: &[&PortSpec],
+        broken: &mut BTreeMap<NetworkInterfaceId, String>,
+    ) -> Result<(), PlaneError> {
+        let mut made = Vec::new();
+        for port in missing {
+            let spec = TapSpec { name: &port.device, owner_uid: port.owner_uid, mtu: port.dhcp.mtu };
+            match tap::create(&self.netlink, spec).await {
+                Ok(()) => made.push(*port),
+                Err(error) => drop(broken.insert(port.id, chain(&error))),
+            }
+        }
+        if made.is_empty() {
+            return Ok(());
+        }
+        let ports: Vec<SwitchPort> = made
+            .iter()
+            .map(|port| SwitchPort {
+                name: port.device.clone(),
+                ofport: port.port_no.into(),
+                kind: PortKind::System,
+                mtu: None,
+                mac: None,
+            })
+            .collect();
+        let statuses = self.ovs.database().ensure_ports(service::BRIDGE, &ports).await?;
+        for (port, status) in made.iter().zip(statuses) {
+            let result = match status.error {
+                Some(error) => Err(error),
+                None => tap::up(&self.netlink, &port.device).await.map_err(|error| chain(&error)),
+            };
+            if let Err(reason) = result {
+                tracing::error!(port = %port.id, device = port.device, reason, "a port is not ready");
+                broken.insert(port.id, reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// Empties the zones whose connections are no longer their port's.
+    async fn empty_zones(&mut self) -> Result<(), PlaneError> {
+        for zone in zone_changes(&self.memory.zones(), &self.compiled).flush {
+            self.ovs.flush_zone(zone).await?;
+        }
+        self.memory.settle(&self.compiled).map_err(io_error("remembering zones"))
+    }
+
+    /// The switch's ports toward the host itself.
+    fn host_ports(&self) -> Vec<SwitchPort> {
+        let port = |name: &str, ofport, mac| SwitchPort {
+            name: name.to_owned(),
+            ofport,
+            kind: PortKind::Internal,
+            mtu: Some(HOST_MTU),
+            mac: Some(mac),
+        };
+        let mut ports = vec![port(service::META_DEVICE, service::META_PORT, META_MAC)];
+        if self.config.external.is_some() {
+            ports.push(port(service::EXT_DEVICE, service::EXT_PORT, EXT_MAC));
+        }
+        ports
+    }
+
+    /// Makes the host's own devices and starts the services on them, if that is not so already. A restarted switch makes
+    /// new devices of the old names.
+    async fn host_devices(&mut self) -> Result<(), PlaneError> {
+        let bound = self.services.as_ref().map(|(index, _)| *index);
+        let meta = self.netlink.link(service::META_DEVICE).await?;
+        if bound.is_some() && meta.is_some_and(|link| link.up && Some(link.index) == bound) {
+            return Ok(());
+        }
+        self.services = None;
+        let statuses = self.ovs.database().ensure_ports(service::BRIDGE, &self.host_ports()).await?;
+        for (status, device) in statuses.into_iter().zip([service::META_DEVICE, service::EXT_DEVICE]) {
+            if let Some(reason) = status.error {
+                return Err(PlaneError::Device { device, reason });
+            }
+        }
+        let mut addresses = vec![];
+        for (n, address) in service::ALL.into_iter().enumerate() {
+            let length = if n == 0 { service::NETWORK.prefix_len() } else { 32 };
+            addresses.push(Ipv4Net::new_assert(address, length));
+        }
+        let index = self.host_device(service::META_DEVICE, META_MAC, &addresses).await?;
+        if let Some(external) = self.config.external.clone() {
+            self.host_device(service::EXT_DEVICE, EXT_MAC, &[external.gateway]).await?;
+        }
+        let services = Services::start(service::META_DEVICE, &self.knowledge)
+            .map_err(io_error("starting DHCP, DNS and metadata"))?;
+        self.services = Some((index, services));
+        Ok(())
+    }
+
+    async fn host_device(&self, name: &str, mac: MacAddr, addresses: &[Ipv4Net]) -> Result<u32, PlaneError> {
+        netlink::disable_ipv6(name).map_err(io_error("turning IPv6 off"))?;
+        self.netlink.set_mac(name, mac).await?;
+        for address in addresses {
+            self.netlink.ensure_address(name, *address).await?;
+        }
+        self.netlink.set_up(name, true).await?;
+        let link = self.netlink.link(name).await?;
+        Ok(link.ok_or_else(|| NetlinkError::NoLink(name.to_owned()))?.index)
+    }
+
+    /// Compares everything with reality and puts right what differs.
+    pub async fn audit(&mut self) -> Result<Repairs, PlaneError> {
+        let mut repairs = Repairs::default();
+        let switch = self.switch.clone().ok_or(OpenFlowError::Broken)?;
+        if self.document.is_some() {
+            let (installed, strangers) = installed(&switch).await?;
+            repairs.strangers = strangers;
+            repairs.flows = diff(&installed, &self.compiled.flows).len();
+            if repairs.flows > 0 || !self.certain {
+                self.certain = false;
+                self.change_flows(None).await?;
+            }
+        }
+        self.host_devices().await?;
+        repairs.ports = self.settle_ports().await?;
+        if !netfilter::is_present().await.map_err(PlaneError::Guard)? {
+            guard_host(&self.config).await?;
+        }
+        Ok(repairs)
+    }
+
+    /// What has to be looked after between changes: servers of ours that died, and the next treatment of forgotten
+    /// connections when its time has come. True if something was done.
+    pub async fn tick(&mut self) -> Result<bool, PlaneError> {
+        let mut done = self.ovs.heal().await?;
+        if self.document.is_some() && self.mirror != self.memory.mirror(boot_seconds()) {
+            self.change_flows(None).await?;
+            done = true;
+        }
+        Ok(done)
+    }
+
+    /// What is in force.
+    #[must_use]
+    pub fn report(&self) -> NetworkReport {
+        let status = |port: &PortSpec| match self.broken.get(&port.id) {
+            Some(reason) => PortStatus::Degraded { reason: reason.clone() },
+            None => PortStatus::Ready,
+        };
+        let ports = self.document.iter().flat_map(|d| &d.ports);
+        NetworkReport {
+            format: gon_proto::FORMAT,
+            node: self.config.node,
+            applied: self.applied.0,
+            vpcs: self.applied.1.clone(),
+            ports: ports.map(|p| PortReport { id: p.id, status: status(p) }).collect(),
+        }
+    }
+}
+
+/// How the reason of a port begins whose flow was refused.
+const REFUSED: &str = "the switch refused";
+
+/// The flows that are really there, and how many there are that we cannot read.
+async fn installed(switch: &Switch) -> Result<(FlowTable, usize), OpenFlowError> {
+    let stats = switch.flows(0, 0).await?;
+    let all = stats.len();
+    let flows: Vec<_> = stats.into_iter().filter_map(|s| s.flow).collect();
+    let strangers = all - flows.len();
+    if strangers > 0 {
+        tracing::warn!(strangers, "the bridge has flows that are not ours");
+    }
+    Ok((FlowTable::from_flows(flows), strangers))
+}
+
+/// Makes the changes as one bundle. If the switch refuses it, the bundle is halved until the refused flows stand alone, and
+/// all others are made: one bad flow must not keep a revoked permission alive (rule R12). Returns the refused ones.
+async fn push(switch: &Switch, changes: &[FlowMod<'_>]) -> Result<Vec<String>, OpenFlowError> {
+    let mut refused = Vec::new();
+    let mut waiting = vec![changes];
+    while let Some(part) = waiting.pop() {
+        match switch.apply(part).await {
+            Ok(()) => {}
+            Err(OpenFlowError::Refused(error)) if part.len() == 1 => {
+                let (FlowMod::Add(flow) | FlowMod::Delete(flow)) = part[0];
+                refused.push(format!("{flow}: {error}"));
+            }
+            Err(OpenFlowError::Refused(_)) => {
+                let (first, second) = part.split_at(part.len() / 2);
+                waiting.push(second);
+                waiting.push(first);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(refused)
+}
+
+async fn guard_host(config: &Config) -> Result<(), PlaneError> {
+    netfilter::apply(&guard::ruleset(config.external.as_ref())).await.map_err(PlaneError::Guard)?;
+    if config.external.is_some() {
+        netlink::enable_forwarding().map_err(io_error("letting the host route"))?;
+    }
+    Ok(())
+}
+
+/// Removes everything from the host: ports, bridge, our own switch, guard. For guests that are gone.
+pub async fn tear_down(config: &ovs::Config) -> Result<(), PlaneError> {
+    let netlink = Netlink::open()?;
+    let links = netlink.guest_links().await?;
+    for link in &links {
+        netlink.set_up(&link.name, false).await?;
+    }
+    if let Some(switch) = Ovs::find(config, service::BRIDGE).await? {
+        switch.tear_down(service::BRIDGE).await?;
+    }
+    for link in &links {
+        netlink.delete_link(&link.name).await?;
+    }
+    netfilter::remove().await.map_err(PlaneError::Guard)
+}
