@@ -109,6 +109,7 @@ const HELLO: u8 = 0;
 const ERROR: u8 = 1;
 const ECHO_REQUEST: u8 = 2;
 const ECHO_REPLY: u8 = 3;
+const SET_CONFIG: u8 = 9;
 const FLOW_MOD: u8 = 14;
 const MULTIPART_REQUEST: u8 = 18;
 const MULTIPART_REPLY: u8 = 19;
@@ -119,6 +120,8 @@ const BUNDLE_ADD_MESSAGE: u8 = 34;
 
 const HEADER: usize = 8;
 const MULTIPART_FLOW: u16 = 1;
+/// Nicira's fourth way to treat fragments, besides normal, drop and reassemble.
+const FRAGMENTS_NX_MATCH: u16 = 3;
 const FLOW_STATS_FIXED: usize = 48;
 const INSTRUCTION_APPLY: u16 = 4;
 /// All tables, all ports, all groups, no buffer.
@@ -127,15 +130,23 @@ const ANY: u32 = 0xffff_ffff;
 /// Atomic and ordered.
 const BUNDLE_FLAGS: u16 = 0b11;
 
-/// Greeting.
+/// Greeting, and how we want fragments: with the ports of first fragments visible to matches. (Open vSwitch hides them
+/// unless told; `admit` counts on them to recognise forged DHCP, and drops fragments without any.) The setting is the
+/// bridge's, lives as long as ovs-vswitchd, and has no answer.
 #[must_use]
 pub fn hello(xid: u32) -> Vec<u8> {
+    let mut out = Vec::with_capacity(32);
     // One element: the bitmap of versions, with only ours in it.
-    message(HELLO, xid, |out| {
+    put_message(&mut out, HELLO, xid, |out| {
         put16(out, 1);
         put16(out, 8);
         put32(out, 1 << VERSION);
-    })
+    });
+    put_message(&mut out, SET_CONFIG, xid, |out| {
+        put16(out, FRAGMENTS_NX_MATCH);
+        put16(out, 0);
+    });
+    out
 }
 /// Are you there?
 #[must_use]

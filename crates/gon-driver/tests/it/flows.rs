@@ -104,12 +104,7 @@ impl Dummy {
         lines
     }
     fn connect(&self, bridge: &str) -> Session {
-        let stream = UnixStream::connect(self.path(&format!("{bridge}.mgmt"))).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let mut session = Session { stream, buffer: vec![] };
-        session.send(&openflow::hello(1));
-        assert_eq!(session.next(), Incoming::Hello(true));
-        session
+        Session::connect(&self.path(&format!("{bridge}.mgmt")))
     }
 }
 impl Drop for Dummy {
@@ -122,13 +117,21 @@ impl Drop for Dummy {
 }
 
 /// A raw OpenFlow connection.
-struct Session {
+pub(crate) struct Session {
     stream: UnixStream,
     buffer: Vec<u8>,
 }
 
 impl Session {
-    fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn connect(socket: &str) -> Self {
+        let stream = UnixStream::connect(socket).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut session = Self { stream, buffer: vec![] };
+        session.send(&openflow::hello(1));
+        assert_eq!(session.next(), Incoming::Hello(true));
+        session
+    }
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
     fn next(&mut self) -> Incoming {
@@ -143,7 +146,7 @@ impl Session {
             self.buffer.extend_from_slice(&chunk[..n]);
         }
     }
-    fn apply(&mut self, bundle: u32, mods: &[FlowMod<'_>]) -> Result<(), String> {
+    pub(crate) fn apply(&mut self, bundle: u32, mods: &[FlowMod<'_>]) -> Result<(), String> {
         self.send(&openflow::bundle_stage(7, bundle, mods));
         self.until(&Incoming::BarrierReply).inspect_err(|_| {
             self.send(&openflow::bundle_discard(7, bundle));
@@ -163,7 +166,7 @@ impl Session {
             }
         }
     }
-    fn installed(&mut self) -> FlowTable {
+    pub(crate) fn installed(&mut self) -> FlowTable {
         self.send(&openflow::flow_stats_request(9, 0, 0));
         let mut all = vec![];
         loop {

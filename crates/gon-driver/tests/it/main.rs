@@ -5,6 +5,8 @@ mod flows;
 mod namespace;
 mod netlink;
 mod ovs;
+mod packets;
+mod packets_lab;
 mod postgres;
 mod qemu;
 mod run;

@@ -6,7 +6,8 @@ use crate::pipeline::Stage;
 
 #[test]
 fn messages_are_as_the_standard_lays_them_out() {
-    assert_eq!(hello(1), [5, 0, 0, 16, 0, 0, 0, 1, 0, 1, 0, 8, 0, 0, 0, 0x20]);
+    assert_eq!(hello(1)[..16], [5, 0, 0, 16, 0, 0, 0, 1, 0, 1, 0, 8, 0, 0, 0, 0x20]);
+    assert_eq!(hello(1)[16..], [5, 9, 0, 12, 0, 0, 0, 1, 0, 3, 0, 0]);
     assert_eq!(echo_reply(2, b"hi"), [5, 3, 0, 10, 0, 0, 0, 2, b'h', b'i']);
     assert_eq!(barrier_request(3), [5, 20, 0, 8, 0, 0, 0, 3]);
     assert_eq!(bundle_commit(4, 9), [5, 33, 0, 16, 0, 0, 0, 4, 0, 0, 0, 9, 0, 4, 0, 3]);

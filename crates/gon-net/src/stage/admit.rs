@@ -5,10 +5,12 @@
 //! host may be, if the port's source check is off); an ARP packet speaks for the port's own addresses; nothing here is a
 //! DHCP server. All else (IPv6, LLDP, other EtherTypes, tagged, forged) is dropped.
 //!
-//! Fragments pass: they are put together (kernel datapath) or recognised by their connection (userspace datapath) when
-//! they are looked up in conntrack, before any rule about ports is asked. What is answered by `local` is never a fragment.
+//! Fragments pass, if the first of them shows its ports (the agent's greeting makes the switch show them); one too short
+//! for that is dropped, and then the rest of its packet is worth nothing. The kernel datapath puts fragments together when
+//! they are looked up in conntrack, the userspace datapath tracks them together but passes them on one by one; `policy`
+//! knows both. What is answered by `local` is never a fragment.
 
-use super::{ARP_REQUEST, Sink, go};
+use super::{ARP_REQUEST, FIRST_FRAGMENT, Sink, go};
 use crate::flow::{Field, Match};
 use crate::pipeline::Stage;
 use crate::plan::{IMPOSSIBLE, Plan};
@@ -19,6 +21,10 @@ pub(super) fn flows(plan: &Plan<'_>, sink: &mut Sink) {
     let pass = || vec![go(Stage::Local)];
     sink.fixed(stage, 200, Match::udp().with(Field::UdpSrc, DHCP_SERVER_UDP.into()), vec![]);
     sink.fixed(stage, 200, Match::udp().with(Field::UdpDst, DHCP_CLIENT_UDP.into()), vec![]);
+    for (matches, port) in [(Match::tcp(), Field::TcpSrc), (Match::udp(), Field::UdpSrc)] {
+        let portless = matches.with(Field::IpFrag, FIRST_FRAGMENT).with(port, 0);
+        sink.fixed(stage, 200, portless, vec![]);
+    }
     for port in &plan.ports {
         let spec = port.spec;
         let from = |matches: Match| matches.in_port(spec.port_no.into()).mac(Field::EthSrc, spec.mac);

@@ -9,13 +9,19 @@
 //! it had come from outside: two instances speak over public addresses by the same way as strangers do. Otherwise it
 //! leaves the node, or is dropped if it came from there.
 //!
+//! Fragments: the userspace datapath "corrects" a checksum in later fragments, which have none, and so damages two bytes of
+//! their payload when it translates an address (`packet_set_ipv4_addr` of OVS 2.17 to 3.1; the kernel datapath looks first).
+//! On the way out a later fragment of TCP or UDP exists only there (the kernel datapath has put it together by now), and is
+//! dropped. On the way in the receiver notices by its checksum. So public addresses carry fragmented UDP only with the
+//! kernel datapath.
+//!
 //! ICMP errors from outside quote a packet with the public address inside, which a stateless rewrite does not reach: they
 //! match no connection and are dropped by the receiver's group stage.
 
 use gon_types::MacAddr;
 
-use super::{Sink, bits, go, reg};
-use crate::flow::{Action, Field, Match, mac_bits};
+use super::{LATER_FRAGMENT, Sink, bits, go, reg};
+use crate::flow::{Action, Field, IP_TCP, IP_UDP, Match, mac_bits};
 use crate::pipeline::{FROM_PORT, NEXT_HOP, ROUTED, SUBNET, Stage, VPC};
 use crate::plan::Plan;
 use crate::service::EXT_PORT;
@@ -32,6 +38,10 @@ pub(super) fn flows(plan: &Plan<'_>, sink: &mut Sink) {
         Action::Output(EXT_PORT),
     ];
     sink.fixed(Stage::Public, 50, Match::ip(), leave);
+    for proto in [IP_TCP, IP_UDP] {
+        let later = Match::ip_proto(proto).with(Field::IpFrag, LATER_FRAGMENT);
+        sink.fixed(Stage::Gateway, 200, later, vec![]);
+    }
     for port in &plan.ports {
         let Some(public) = port.public(Some(external)) else { continue };
         let spec = port.spec;

@@ -98,6 +98,10 @@ fn answer_arp(mac: gon_types::MacAddr) -> Vec<Action> {
 
 const ARP_REQUEST: u64 = 1;
 const ARP_REPLY: u64 = 2;
+/// [`Field::IpFrag`] of the fragment that has the ports.
+const FIRST_FRAGMENT: u64 = 1;
+/// [`Field::IpFrag`] of every other fragment.
+const LATER_FRAGMENT: u64 = 3;
 const BROADCAST_MAC: u64 = 0xffff_ffff_ffff;
 
 /// An ARP request for an address.

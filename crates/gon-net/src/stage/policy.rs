@@ -7,6 +7,10 @@
 //! per port mask. A rule with a group peer is a conjunction of two clauses, "the peer is one of the members" and
 //! "protocol and port are one of these", so members and ports add up instead of multiplying. Rules only ever allow, so
 //! overlap needs no order; plain flows stand above conjunctions, because the two may have the same match.
+//!
+//! A later fragment has no ports. The kernel datapath never shows one here; the userspace datapath does, after it has
+//! tracked all fragments of a packet together. It passes if some rule allows its protocol and peer, whatever the port:
+//! without the first fragment, which is judged by its ports, no receiver can make anything of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -15,7 +19,7 @@ use gon_proto::{Direction, Peer, RuleSpec};
 use gon_types::id::SecurityGroupId;
 use gon_types::{PortRange, Protocol};
 
-use super::{Sink, go, security_group};
+use super::{LATER_FRAGMENT, Sink, go, security_group};
 use crate::compile::Mirror;
 use crate::cookie::Cookie;
 use crate::flow::{Action, Field, Flow, FlowTable, IP_TCP, IP_UDP, Match};
@@ -142,17 +146,20 @@ fn members(policy: &Policy<'_>, group: SecurityGroupId) -> impl Iterator<Item = 
 /// Protocol and ports of a rule as matches.
 fn traffic(rule: &RuleSpec, lens: Lens, base: &Match) -> Vec<Match> {
     let proto = |proto: u8| base.clone().with(Field::IpProto, proto.into());
-    let ports = |matches: Match, field| {
+    let ports = |matches: Match, field| -> Vec<Match> {
         let range = rule.ports.unwrap_or(PortRange::ALL);
-        masks(range)
+        let later = matches.clone().with(Field::IpFrag, LATER_FRAGMENT);
+        let whole = masks(range)
             .into_iter()
-            .map(move |(value, mask)| matches.clone().masked(field, value.into(), mask.into()))
+            .map(|(value, mask)| matches.clone().masked(field, value.into(), mask.into()));
+        // A rule for all ports matches later fragments as it is.
+        whole.chain((range != PortRange::ALL).then_some(later)).collect()
     };
     match (rule.protocol, lens) {
         (Protocol::All, Lens::Plain) => vec![base.clone()],
         (Protocol::All, Lens::Mirrored) => vec![proto(IP_TCP)],
-        (Protocol::Tcp, _) => ports(proto(IP_TCP), lens.tcp_port()).collect(),
-        (Protocol::Udp, Lens::Plain) => ports(proto(IP_UDP), Field::UdpDst).collect(),
+        (Protocol::Tcp, _) => ports(proto(IP_TCP), lens.tcp_port()),
+        (Protocol::Udp, Lens::Plain) => ports(proto(IP_UDP), Field::UdpDst),
         (Protocol::Icmp, Lens::Plain) => {
             let matches = proto(crate::flow::IP_ICMP);
             vec![match rule.icmp {

@@ -1,0 +1,525 @@
+//! A host in miniature for packet tests: a network namespace with a private Open vSwitch (userspace datapath) and the
+//! two internal ports of a node, one namespace per guest, and one for the world beyond the host.
+//!
+//! Everything is named after the process and goes away with the lab: daemons by pid, namespaces by name.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use gon_net::{Compiled, Mirror, NodeFacts, compile, diff, service};
+use gon_types::MacAddr;
+use nix::libc;
+
+use crate::flows::Session;
+use crate::topology::{EXT_MAC, META_MAC, Topology, facts, mac};
+
+/// How long something that must not arrive is waited for.
+pub const SILENCE: Duration = Duration::from_millis(250);
+/// How long something that must arrive may take on a loaded machine.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A host, its switch, and its guests.
+pub struct Lab {
+    name: String,
+    dir: tempfile::TempDir,
+    daemons: Vec<Child>,
+    namespaces: Vec<String>,
+    session: Option<Session>,
+    bundles: u32,
+    installed: Compiled,
+}
+
+impl Lab {
+    /// The host with its switch, no guests yet, and the flows of the topology; a guest for each of its ports.
+    pub fn new(topology: &Topology) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("gonp{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let dir = tempfile::Builder::new().prefix("gon-packets-").tempdir_in("/tmp").unwrap();
+        let mut lab = Self {
+            name,
+            dir,
+            daemons: vec![],
+            namespaces: vec![],
+            session: None,
+            bundles: 0,
+            installed: Compiled::default(),
+        };
+        lab.add_namespace("host");
+        lab.start_switch();
+        for port in &topology.doc.ports {
+            lab.plug(port.port_no, port.private_ip);
+        }
+        lab.apply(topology, Mirror::Off);
+        lab
+    }
+
+    /// A namespace's name.
+    pub fn ns(&self, role: &str) -> String {
+        format!("{}-{role}", self.name)
+    }
+    pub fn guest(&self, no: u16) -> String {
+        self.ns(&format!("g{no}"))
+    }
+    pub fn host(&self) -> String {
+        self.ns("host")
+    }
+
+    fn add_namespace(&mut self, role: &str) -> String {
+        let name = self.ns(role);
+        run("ip", &["netns", "add", &name]);
+        self.namespaces.push(name.clone());
+        inside(&name, || {
+            for scope in ["all", "default"] {
+                let path = format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6");
+                // A kernel without IPv6 is as good.
+                let _ = std::fs::write(path, "1");
+            }
+        });
+        run("ip", &["-n", &name, "link", "set", "lo", "up"]);
+        name
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+    fn spawn(&mut self, program: &str, args: &[&str]) {
+        let host = self.host();
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &host, program]).args(args);
+        let dir = self.dir.path();
+        command
+            .env("OVS_RUNDIR", dir)
+            .env("OVS_LOGDIR", dir)
+            .env("OVS_DBDIR", dir)
+            .env("OVS_SYSCONFDIR", dir);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.daemons.push(command.spawn().unwrap());
+    }
+    fn wait_for(&self, name: &str) {
+        let deadline = Instant::now() + PATIENCE * 4;
+        while !Path::new(&self.path(name)).exists() {
+            assert!(Instant::now() < deadline, "{name} did not appear");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    fn vsctl(&self, args: &[&str]) -> String {
+        let database = format!("--db=unix:{}", self.path("db.sock"));
+        run("ovs-vsctl", &[&[&*database, "--timeout=20"], args].concat())
+    }
+    /// What `ovs-ofctl` or `ovs-appctl` says, for failures that need an explanation.
+    pub fn flows(&self) -> String {
+        let bridge = format!("unix:{}", self.path("br-int.mgmt"));
+        run("ovs-ofctl", &["-O", "OpenFlow14", "dump-flows", &bridge])
+    }
+
+    fn start_switch(&mut self) {
+        let db = self.path("conf.db");
+        run("ovsdb-tool", &["create", &db, "/usr/share/openvswitch/vswitch.ovsschema"]);
+        let (remote, control) = (self.path("db.sock"), self.path("db.ctl"));
+        let (remote, control) = (format!("--remote=punix:{remote}"), format!("--unixctl={control}"));
+        self.spawn("ovsdb-server", &[&db, &remote, &control]);
+        self.wait_for("db.sock");
+        // The datapath's cache is checked after every change, and at least this often (ms), so that waiting for it is
+        // short.
+        self.vsctl(&[
+            "--no-wait",
+            "init",
+            "--",
+            "set",
+            "open_vswitch",
+            ".",
+            "other_config:max-revalidator=100",
+        ]);
+        self.spawn_vswitchd();
+        let bridge = "add-br br-int -- set bridge br-int datapath_type=netdev fail_mode=secure";
+        self.vsctl(&bridge.split(' ').collect::<Vec<_>>());
+        for (device, number, mac) in [
+            (service::META_DEVICE, service::META_PORT, META_MAC),
+            (service::EXT_DEVICE, service::EXT_PORT, EXT_MAC),
+        ] {
+            let words = format!(
+                "add-port br-int {device} -- set interface {device} type=internal ofport_request={number} mac=\"{mac}\""
+            );
+            self.vsctl(&words.split(' ').collect::<Vec<_>>());
+        }
+        self.address_internal_ports();
+        self.connect();
+    }
+
+    fn spawn_vswitchd(&mut self) {
+        let database = format!("unix:{}", self.path("db.sock"));
+        let control = format!("--unixctl={}", self.path("switch.ctl"));
+        self.spawn("ovs-vswitchd", &["--disable-system", &control, &database]);
+        self.wait_for("switch.ctl");
+    }
+
+    fn address_internal_ports(&self) {
+        let host = self.host();
+        for (n, address) in service::ALL.iter().enumerate() {
+            let prefix = if n == 0 { service::NETWORK.prefix_len() } else { 32 };
+            let address = format!("{address}/{prefix}");
+            run("ip", &["-n", &host, "addr", "add", &address, "dev", service::META_DEVICE]);
+        }
+        run("ip", &["-n", &host, "addr", "add", "203.0.113.1/24", "dev", service::EXT_DEVICE]);
+        for device in [service::META_DEVICE, service::EXT_DEVICE] {
+            run("ip", &["-n", &host, "link", "set", device, "up"]);
+        }
+    }
+
+    fn connect(&mut self) {
+        self.wait_for("br-int.mgmt");
+        self.session = Some(Session::connect(&self.path("br-int.mgmt")));
+    }
+
+    /// A guest: a namespace with `eth0` on the switch.
+    pub fn plug(&mut self, no: u16, address: Ipv4Addr) {
+        let (host, guest) = (self.host(), self.add_namespace(&format!("g{no}")));
+        let (device, mac) = (format!("v{no}"), mac(no).to_string());
+        self.cable(&host, &device, &guest);
+        run("ip", &["-n", &guest, "link", "set", "eth0", "address", &mac]);
+        let with_prefix = format!("{address}/24");
+        run("ip", &["-n", &guest, "addr", "add", &with_prefix, "dev", "eth0"]);
+        run("ip", &["-n", &host, "link", "set", &device, "up"]);
+        run("ip", &["-n", &guest, "link", "set", "eth0", "up"]);
+        let [a, b, c, _] = address.octets();
+        let router = Ipv4Addr::new(a, b, c, 1).to_string();
+        run("ip", &["-n", &guest, "route", "add", "default", "via", &router]);
+        let number = format!("ofport_request={no}");
+        self.vsctl(&["add-port", "br-int", &device, "--", "set", "interface", &device, &number]);
+    }
+
+    /// The world: 198.51.100.2 behind the host, which is 198.51.100.1 there and forwards.
+    pub fn add_world(&mut self) -> String {
+        let (host, world) = (self.host(), self.add_namespace("world"));
+        self.cable(&host, "up0", &world);
+        for (ns, device, address) in [(&host, "up0", "198.51.100.1/24"), (&world, "eth0", "198.51.100.2/24")]
+        {
+            run("ip", &["-n", ns, "addr", "add", address, "dev", device]);
+            run("ip", &["-n", ns, "link", "set", device, "up"]);
+        }
+        run("ip", &["-n", &world, "route", "add", "default", "via", "198.51.100.1"]);
+        inside(&host, || std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap());
+        world
+    }
+
+    /// A veth pair from one namespace to `eth0` of another, without offloads: the userspace datapath forwards frames as
+    /// they are, and a checksum left to the hardware would never be made.
+    fn cable(&self, here: &str, device: &str, there: &str) {
+        run(
+            "ip",
+            &["link", "add", device, "netns", here, "type", "veth", "peer", "name", "eth0", "netns", there],
+        );
+        for (ns, name) in [(here, device), (there, "eth0")] {
+            let name = name.to_owned();
+            inside(ns, move || offloads_off(&name));
+        }
+    }
+
+    /// Makes the switch carry this topology.
+    pub fn apply(&mut self, topology: &Topology, mirror: Mirror) {
+        let compiled = compile(&topology.doc, &NodeFacts { mirror, ..facts() });
+        assert_eq!(compiled.degraded, []);
+        let mods = diff(&self.installed.flows, &compiled.flows);
+        self.bundles += 1;
+        if !mods.is_empty() {
+            self.session.as_mut().unwrap().apply(self.bundles, &mods).unwrap();
+            // What the datapath has cached follows within milliseconds by itself; this waits until it has.
+            let before = Instant::now();
+            run("ovs-appctl", &["-t", &self.path("switch.ctl"), "revalidator/wait"]);
+            println!("{} changes, in force {:?} after the commit", mods.len(), before.elapsed());
+        }
+        self.installed = compiled;
+    }
+
+    /// Kills the switch without warning and starts it again with these flows; its conntrack is empty then.
+    pub fn murder_switch(&mut self, topology: &Topology, mirror: Mirror) {
+        let mut switch = self.daemons.pop().unwrap();
+        switch.kill().unwrap();
+        switch.wait().unwrap();
+        let _ = std::fs::remove_file(self.path("switch.ctl"));
+        let _ = std::fs::remove_file(self.path("br-int.mgmt"));
+        self.spawn_vswitchd();
+        self.connect();
+        self.installed = Compiled::default();
+        self.apply(topology, mirror);
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() && self.session.is_some() {
+            eprintln!("{}", self.flows());
+        }
+        for daemon in self.daemons.iter_mut().rev() {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+        for name in &self.namespaces {
+            let _ = Command::new("ip").args(["netns", "del", name]).status();
+        }
+    }
+}
+
+pub fn add_address(ns: &str, device: &str, address: &str) {
+    run("ip", &["-n", ns, "addr", "add", address, "dev", device]);
+}
+pub fn add_route(ns: &str, to: &str, via: &str) {
+    run("ip", &["-n", ns, "route", "add", to, "via", via]);
+}
+
+fn run(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {error}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs something in a network namespace. Sockets made there stay there, whoever uses them.
+pub fn inside<T: Send + 'static>(ns: &str, body: impl FnOnce() -> T + Send + 'static) -> T {
+    let file = File::open(format!("/run/netns/{ns}")).unwrap();
+    let thread = std::thread::spawn(move || {
+        nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        body()
+    });
+    thread.join().unwrap()
+}
+
+/// `nft -f -` in a namespace.
+pub fn nft(ns: &str, text: &str) {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", ns, "nft", "-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+pub fn listen(ns: &str, address: &str) -> TcpListener {
+    let address: SocketAddr = address.parse().unwrap();
+    inside(ns, move || TcpListener::bind(address).unwrap())
+}
+
+/// A listener that answers each connection with the peer's address, for ever.
+pub fn greeter(ns: &str, address: &str) {
+    let listener = listen(ns, address);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let peer = stream.peer_addr().map_or_else(|_| String::new(), |a| a.to_string());
+            let _ = stream.write_all(peer.as_bytes());
+        }
+    });
+}
+
+/// What a [`greeter`] says, that is, by which address and port it knows us; `None` if it cannot be reached.
+pub fn greeted(ns: &str, address: &str, patience: Duration) -> Option<String> {
+    let mut stream = connect(ns, address, patience)?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+pub fn connect(ns: &str, address: &str, patience: Duration) -> Option<TcpStream> {
+    let address: SocketAddr = address.parse().unwrap();
+    let stream = inside(ns, move || TcpStream::connect_timeout(&address, patience)).ok()?;
+    stream.set_read_timeout(Some(patience)).unwrap();
+    Some(stream)
+}
+
+pub fn reaches(ns: &str, address: &str) -> bool {
+    greeted(ns, address, PATIENCE).is_some()
+}
+pub fn is_cut_off(ns: &str, address: &str) -> bool {
+    greeted(ns, address, SILENCE).is_none()
+}
+
+pub fn udp(ns: &str, address: &str) -> UdpSocket {
+    let address: SocketAddr = address.parse().unwrap();
+    let socket = inside(ns, move || UdpSocket::bind(address).unwrap());
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// Sends an echo request with `size` bytes of payload; the answer's TTL.
+pub fn ping(ns: &str, to: &str, size: usize, patience: Duration) -> Option<u8> {
+    static SEQUENCE: AtomicU32 = AtomicU32::new(1);
+    let to: Ipv4Addr = to.parse().unwrap();
+    let number = SEQUENCE.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    inside(ns, move || {
+        let socket = UdpSocket::from(raw_socket(libc::AF_INET, libc::IPPROTO_ICMP));
+        let mut request = vec![8, 0, 0, 0, number[0], number[1], number[2], number[3]];
+        request.extend((0..size).map(|n| n.to_le_bytes()[0]));
+        let sum = checksum(&request);
+        request[2..4].copy_from_slice(&sum.to_be_bytes());
+        let deadline = Instant::now() + patience;
+        socket.send_to(&request, (to, 0)).ok()?;
+        let mut packet = [0; 65536];
+        while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+            socket.set_read_timeout(Some(left.max(Duration::from_millis(1)))).unwrap();
+            let Ok(n) = socket.recv(&mut packet) else { continue };
+            let answer = &packet[..n];
+            if n == 20 + request.len() && answer[20] == 0 && answer[24..] == request[4..] {
+                assert_eq!(checksum(&answer[20..]), 0, "the answer's checksum is right");
+                return Some(answer[8]);
+            }
+        }
+        None
+    })
+}
+pub fn pings(ns: &str, to: &str) -> bool {
+    ping(ns, to, 56, PATIENCE).is_some()
+}
+pub fn pings_in_vain(ns: &str, to: &str) -> bool {
+    ping(ns, to, 56, SILENCE).is_none()
+}
+
+/// The Internet checksum; 0 over a packet that carries its own.
+pub fn checksum(bytes: &[u8]) -> u16 {
+    let mut sum: u32 = 0;
+    for pair in bytes.chunks(2) {
+        sum += u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
+    }
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !u16::try_from(sum).unwrap()
+}
+
+fn raw_socket(family: i32, protocol: i32) -> OwnedFd {
+    // SAFETY: a plain system call; its result is checked before it is owned.
+    let fd = unsafe { libc::socket(family, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol) };
+    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: the descriptor was just made and belongs to nobody else.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// `ETH_P_ALL` in network byte order.
+const EVERY_PROTOCOL: u16 = 0x0003_u16.to_be();
+
+/// Raw frames on a namespace's `eth0`.
+pub struct Wire(File);
+
+impl Wire {
+    pub fn tap(ns: &str) -> Self {
+        inside(ns, || {
+            let socket = raw_socket(libc::AF_PACKET, EVERY_PROTOCOL.into());
+            // SAFETY: the name ends in a zero byte.
+            let index = unsafe { libc::if_nametoindex(c"eth0".as_ptr()) };
+            // SAFETY: all-zero is a valid value of this plain structure.
+            let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+            address.sll_family = u16::try_from(libc::AF_PACKET).unwrap();
+            address.sll_protocol = EVERY_PROTOCOL;
+            address.sll_ifindex = i32::try_from(index).unwrap();
+            let size = u32::try_from(size_of::<libc::sockaddr_ll>()).unwrap();
+            // SAFETY: the address is valid for its size, and outlives the call.
+            let done = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size) };
+            assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+            let tick = libc::timeval { tv_sec: 0, tv_usec: 20_000 };
+            let size = u32::try_from(size_of::<libc::timeval>()).unwrap();
+            // SAFETY: the value is valid for its size, and outlives the call.
+            let done = unsafe {
+                let value = (&raw const tick).cast();
+                libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVTIMEO, value, size)
+            };
+            assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+            Self(File::from(socket))
+        })
+    }
+    pub fn send(&mut self, frame: &[u8]) {
+        let mut frame = frame.to_vec();
+        frame.resize(frame.len().max(60), 0);
+        self.0.write_all(&frame).unwrap();
+    }
+    /// The first frame that the condition takes, within the time.
+    pub fn wait(&mut self, patience: Duration, mut wanted: impl FnMut(&[u8]) -> bool) -> Option<Vec<u8>> {
+        let deadline = Instant::now() + patience;
+        let mut frame = [0; 65536];
+        while Instant::now() < deadline {
+            match self.0.read(&mut frame) {
+                Ok(n) if wanted(&frame[..n]) => return Some(frame[..n].to_vec()),
+                Ok(_) => {}
+                Err(error) if [ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&error.kind()) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        None
+    }
+}
+
+/// Ethernet header and payload.
+pub fn ethernet(to: MacAddr, from: MacAddr, eth_type: u16, payload: &[u8]) -> Vec<u8> {
+    [&to.0[..], &from.0, &eth_type.to_be_bytes(), payload].concat()
+}
+/// IPv4 header and payload.
+pub fn ipv4(from: Ipv4Addr, to: Ipv4Addr, proto: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
+    let mut header = vec![0x45, 0, length[0], length[1], 0, 1, 0, 0, 64, proto, 0, 0];
+    header.extend(from.octets());
+    header.extend(to.octets());
+    let sum = checksum(&header).to_be_bytes();
+    header[10..12].copy_from_slice(&sum);
+    header.extend(payload);
+    header
+}
+/// An IPv4 packet in two fragments, the second `at` bytes (a multiple of 8) into its payload.
+pub fn fragments(packet: &[u8], at: usize) -> [Vec<u8>; 2] {
+    let part = |payload: &[u8], more: bool, offset: usize| {
+        let mut part = [&packet[..20], payload].concat();
+        let length = u16::try_from(part.len()).unwrap().to_be_bytes();
+        let place = u16::from(more) << 13 | u16::try_from(offset / 8).unwrap();
+        part[2..4].copy_from_slice(&length);
+        part[6..8].copy_from_slice(&place.to_be_bytes());
+        part[10..12].copy_from_slice(&[0, 0]);
+        let sum = checksum(&part[..20]).to_be_bytes();
+        part[10..12].copy_from_slice(&sum);
+        part
+    };
+    let (first, second) = packet[20..].split_at(at);
+    [part(first, true, 0), part(second, false, at)]
+}
+/// UDP header (without checksum) and payload.
+pub fn datagram(from: u16, to: u16, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(8 + payload.len()).unwrap();
+    let header = [from, to, length, 0].map(u16::to_be_bytes).concat();
+    [&header, payload].concat()
+}
+/// An ARP packet for Ethernet and IPv4.
+pub fn arp(op: u16, sender: (MacAddr, Ipv4Addr), target: (MacAddr, Ipv4Addr)) -> Vec<u8> {
+    let mut packet = vec![0, 1, 8, 0, 6, 4];
+    packet.extend(op.to_be_bytes());
+    packet.extend(sender.0.0);
+    packet.extend(sender.1.octets());
+    packet.extend(target.0.0);
+    packet.extend(target.1.octets());
+    packet
+}
+
+/// Checksums and segmentation in software, as a virtual machine's frames have them.
+fn offloads_off(device: &str) {
+    #[repr(C)]
+    struct Value {
+        command: u32,
+        data: u32,
+    }
+    const SIOCETHTOOL: libc::c_ulong = 0x8946;
+    // Receive and transmit checksums, scatter-gather, TSO, GSO, GRO.
+    const COMMANDS: [u32; 6] = [0x15, 0x17, 0x19, 0x1f, 0x24, 0x2c];
+    let socket = raw_socket(libc::AF_INET, libc::IPPROTO_ICMP);
+    for command in COMMANDS {
+        let mut value = Value { command, data: 0 };
+        // SAFETY: all-zero is a valid value of this plain structure.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        for (to, from) in request.ifr_name.iter_mut().zip(device.bytes()) {
+            *to = libc::c_char::from_ne_bytes([from]);
+        }
+        request.ifr_ifru.ifru_data = (&raw mut value).cast();
+        // SAFETY: the request and the value it points to outlive the call. What a device cannot switch is as it is.
+        unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) };
+    }
+}
