@@ -42,3 +42,9 @@ pub fn disk_gib(path: &Path) -> io::Result<u64> {
     let fs = rustix::fs::statvfs(path)?;
     Ok(fs.f_blocks.saturating_mul(fs.f_frsize) >> 30)
 }
+
+/// Bytes that may still be written to the file system that holds `path`.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let fs = rustix::fs::statvfs(path)?;
+    Ok(fs.f_bavail.saturating_mul(fs.f_frsize))
+}

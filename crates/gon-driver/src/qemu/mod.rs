@@ -26,7 +26,7 @@ pub use crate::qmp::{Event, Events, QmpError};
 pub use command::{Boot, CONSOLE_RING, Disk, Guest, Handles, Machine, Nic, command_line, ec2_uuid};
 pub use monitor::{Monitor, RunState};
 pub use probe::{Capabilities, ProbeError, probe};
-pub use prove::{Kernel, ProveError, prove, prove_kvm};
+pub use prove::{Kernel, ProveError, end_proof, prove, prove_kvm};
 pub use spawn::{GuestDir, Lock, StartError, find, start};
 
 /// How guests' instructions are executed.

@@ -14,7 +14,7 @@ use super::Accelerator;
 use super::command::{Boot, Guest, Machine};
 use super::monitor::Monitor;
 use super::probe::Capabilities;
-use super::spawn::{GuestDir, Lock, StartError, start};
+use super::spawn::{GuestDir, Lock, StartError, find, start};
 use crate::image::cpio::Archive;
 use crate::qmp::QmpError;
 use crate::run::Pid;
@@ -96,6 +96,7 @@ pub async fn prove(
     work: &Path,
     deadline: Duration,
 ) -> Result<Duration, ProveError> {
+    end_proof(work).await?;
     let dir = GuestDir::new(work);
     dir.create()?;
     let initrd = work.join("initrd");
@@ -103,7 +104,7 @@ pub async fn prove(
     std::fs::set_permissions(&initrd, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
     let guest = Guest {
         name: "gon-proof".to_owned(),
-        uuid: Uuid::now_v7(),
+        uuid: identity(work),
         vcpus: 1,
         memory_mib: 128,
         machine: if capabilities.microvm { Machine::Microvm } else { Machine::Q35 },
@@ -115,6 +116,28 @@ pub async fn prove(
     let result = boot(&guest, capabilities, &dir, deadline).await;
     let _ = std::fs::remove_dir_all(work);
     result
+}
+
+/// Ends the test guest that somebody left over who was ended while it ran, and removes its directory.
+pub async fn end_proof(work: &Path) -> std::io::Result<()> {
+    if !work.exists() {
+        return Ok(());
+    }
+    let uuid = identity(work);
+    let left = tokio::task::spawn_blocking(move || find(UID, uuid)).await.ok().flatten();
+    if let Some(pid) = left {
+        pid.kill().await?;
+    }
+    std::fs::remove_dir_all(work)
+}
+
+/// The test guest's machine identity: found again by its directory, and nobody else's.
+fn identity(work: &Path) -> Uuid {
+    use sha2::{Digest, Sha256};
+    let digest = Sha256::digest(work.as_os_str().as_encoded_bytes());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
 async fn boot(

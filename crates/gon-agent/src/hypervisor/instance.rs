@@ -1,0 +1,756 @@
+//! One instance's task: look, decide ([`step::next`]), do one thing, look again.
+//!
+//! Assumes that it is the only task for its directory in this process; the directory's lock keeps other processes out.
+//! Promises that whatever is done is announced in the journal first, that the guest is never disturbed by our coming
+//! or going, and that what is reported is what was last seen.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gon_driver::qemu::{self, Events, GuestDir, Lock, Monitor, QmpError, RunState, StartError};
+use gon_driver::run::Pid;
+use gon_proto::{InstanceReport, InstanceSpec, ObservedInstance};
+use gon_types::id::InstanceId;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::console::Console;
+use super::journal::{self, Clock, Journal, JournalError, Phase};
+use super::step::{self, Action, Past, Seen, Want};
+use super::{Shared, chain, crash, files};
+
+/// How often a guest that runs is looked at without being told to. Its console is drained then, too.
+const IDLE: Duration = Duration::from_secs(1);
+/// How often something under way is looked at.
+const BUSY: Duration = Duration::from_millis(25);
+/// How often we look whether a tap is up: what a launch waits for.
+const PLUG: Duration = Duration::from_millis(4);
+/// How long a start waits for its taps: the network agent may have to be started first.
+const PLUG_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a QEMU may take from its start to its first answer.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+/// How long connecting to a monitor may block the task.
+const CONNECT: Duration = Duration::from_secs(2);
+/// After how many failed attempts in a row an instance is reported as failed.
+const ATTEMPTS: u32 = 3;
+/// A machine that ran this long before it vanished has not failed at starting.
+const GOOD_RUN_MS: u64 = 600_000;
+/// How often an instance that is given up is tried all the same, should nobody be there to take the report.
+const LAST_PAUSE: Duration = Duration::from_secs(60);
+/// How long the guest of a terminated instance may take to power itself off.
+const LAST_GRACE: Duration = Duration::from_secs(3);
+/// How long a killed process may take to be gone.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// How long QEMU may take to flush and end by itself.
+const QUIT_PATIENCE: Duration = Duration::from_secs(3);
+/// QEMU's own log is cut when it is longer than this.
+const LOG_LIMIT: u64 = 256 << 10;
+
+/// The task of one instance.
+pub(super) struct Instance {
+    id: InstanceId,
+    dir: GuestDir,
+    shared: Arc<Shared>,
+    specs: watch::Receiver<Option<InstanceSpec>>,
+    spec: Option<InstanceSpec>,
+    journal: Option<Journal>,
+    console: Arc<Console>,
+    link: Option<(Monitor, Events)>,
+    /// Ours while nothing runs.
+    lock: Option<Lock>,
+    /// Since when a process does not answer.
+    silent: Option<Instant>,
+    /// Since when a start waits for its taps.
+    unplugged: Option<Instant>,
+    /// Until when the next attempt has to wait.
+    pause: Option<Instant>,
+    /// What is in the way at the moment, for the report.
+    trouble: Option<String>,
+}
+
+/// What an action failed of.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("the node's disk: {0}")]
+    Journal(#[from] JournalError),
+    #[error("{0}")]
+    Files(#[from] files::FilesError),
+    #[error("{0}")]
+    Monitor(#[from] QmpError),
+    #[error("{}", chain(.0))]
+    Start(#[from] StartError),
+    #[error("the node's disk: {0}")]
+    Io(#[from] std::io::Error),
+    /// Nothing went wrong: it is not yet time.
+    #[error("{0}")]
+    NotYet(String),
+    /// Trying again is of no use.
+    #[error("{0}")]
+    Hopeless(String),
+    #[error("QEMU ended at once: {0}")]
+    Ended(String),
+    #[error("its process {0} does not go away")]
+    Undead(i32),
+}
+
+impl Instance {
+    /// The task for `id`, whose directory may or may not exist.
+    pub(super) fn new(
+        id: InstanceId,
+        shared: Arc<Shared>,
+        specs: watch::Receiver<Option<InstanceSpec>>,
+    ) -> Self {
+        let dir = GuestDir::new(&shared.instance_dir(id));
+        let console = Arc::new(Console::new(dir.path()));
+        Self {
+            id,
+            dir,
+            shared,
+            specs,
+            spec: None,
+            journal: None,
+            console,
+            link: None,
+            lock: None,
+            silent: None,
+            unplugged: None,
+            pause: None,
+            trouble: None,
+        }
+    }
+
+    /// Its console, for whoever asks.
+    pub(super) fn console(&self) -> Arc<Console> {
+        Arc::clone(&self.console)
+    }
+
+    /// Runs until the supervisor lets go of the specification's sender, or nothing is left to do or to speak of.
+    pub(super) async fn run(mut self) {
+        match self.blocking(|dir, id| Journal::read(&dir, id)).await {
+            Ok(journal) => self.journal = journal,
+            Err(error) => {
+                // Without the journal nothing is known, so nothing is done; somebody has to look.
+                tracing::error!(instance = %self.id, %error, "instance is left alone");
+                self.leave_alone(&error.to_string()).await;
+                return;
+            }
+        }
+        loop {
+            self.spec.clone_from(&self.specs.borrow_and_update());
+            let again = self.turn().await;
+            if self.journal.is_none() && self.spec.is_none() {
+                self.shared.board.withdraw(self.id);
+                return;
+            }
+            let deadline = tokio::time::sleep(again);
+            let event = async {
+                match &mut self.link {
+                    Some((_, events)) => events.next().await.map(|event| event.name),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = self.specs.changed() => if changed.is_err() { return },
+                name = event => match name {
+                    Some(name) => tracing::debug!(instance = %self.id, event = name, "QEMU"),
+                    // It closed the connection. What that means is seen by looking.
+                    None => self.disconnect(),
+                },
+                () = deadline => {}
+            }
+        }
+    }
+
+    /// Reports that nothing is known, until the supervisor goes.
+    async fn leave_alone(&mut self, why: &str) {
+        loop {
+            if let Some(spec) = self.specs.borrow_and_update().clone() {
+                self.shared.board.publish(InstanceReport {
+                    id: self.id,
+                    generation: spec.generation,
+                    placement_epoch: spec.placement_epoch,
+                    observed: ObservedInstance::Unknown,
+                    reboot_seq: spec.reboot_seq,
+                    reason: Some(format!("its journal cannot be read: {why}")),
+                });
+            }
+            if self.specs.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Looks and acts until there is nothing to do at once; how long until the next look.
+    async fn turn(&mut self) -> Duration {
+        // Every action leads somewhere else (tested in `step`), so a dozen in a row is a bug: then do it slowly.
+        for _ in 0..12 {
+            let seen = self.look().await;
+            let (want, past) = self.facts();
+            let action = step::next(want, past, seen);
+            if action != Action::Rest && action != Action::Wait {
+                tracing::debug!(instance = %self.id, ?want, ?past, ?seen, ?action, "next");
+            }
+            if matches!(action, Action::Rest | Action::Wait) {
+                if matches!(seen, Seen::Running | Seen::ShutDown)
+                    || action == Action::Rest && seen == Seen::Gone
+                {
+                    self.trouble = None;
+                }
+                self.publish(seen);
+                return self.rest(seen, action).await;
+            }
+            if (action, seen) == (Action::Resume, Seen::DiskFull) {
+                // It may help, and does no harm; but not a dozen times in a row.
+                self.publish(seen);
+                if let Ok(monitor) = self.monitor() {
+                    let _ = monitor.cont().await;
+                }
+                return IDLE * 5;
+            }
+            // What takes long is told before it is done.
+            self.publish(seen);
+            match self.act(action, seen).await {
+                Ok(()) => {
+                    if self.trouble.take().is_some() {
+                        self.publish(seen);
+                    }
+                }
+                Err(trouble) => {
+                    let wait = match &trouble {
+                        Trouble::NotYet(_) => PLUG,
+                        _ => Duration::from_millis(500),
+                    };
+                    let text = trouble.to_string();
+                    if self.trouble.as_deref() != Some(&text) {
+                        match &trouble {
+                            Trouble::NotYet(_) => tracing::debug!(instance = %self.id, "{text}"),
+                            _ => tracing::warn!(instance = %self.id, ?action, "{text}"),
+                        }
+                        self.trouble = Some(text);
+                    }
+                    self.publish(seen);
+                    return wait;
+                }
+            }
+        }
+        tracing::error!(instance = %self.id, "does not come to rest");
+        IDLE
+    }
+
+    fn facts(&self) -> (Want, Past) {
+        let (spec, journal) = (self.spec.as_ref(), self.journal.as_ref());
+        let due = self.pause.is_none_or(|until| Instant::now() >= until);
+        (journal::want(spec, journal), journal::past(spec, journal, Clock::read(), due))
+    }
+
+    async fn rest(&mut self, seen: Seen, action: Action) -> Duration {
+        if self.journal.is_none() && self.lock.is_some() {
+            // Made for a start that never got to its journal: there is nothing in it.
+            self.lock = None;
+            let _ = std::fs::remove_dir_all(self.dir.path());
+        }
+        match seen {
+            Seen::Running => {
+                self.console.drain().await;
+                self.cut_log();
+                if action == Action::Wait { BUSY * 4 } else { IDLE }
+            }
+            Seen::Silent { .. } => BUSY,
+            Seen::Gone if action == Action::Wait => self
+                .pause
+                .map_or(IDLE, |until| until.saturating_duration_since(Instant::now()))
+                .clamp(BUSY, LAST_PAUSE),
+            _ => IDLE * 5,
+        }
+    }
+
+    // ---- looking -------------------------------------------------------------------------------------------------
+
+    async fn look(&mut self) -> Seen {
+        if let Some((monitor, _)) = &self.link {
+            match monitor.run_state().await {
+                Ok(state) => {
+                    self.silent = None;
+                    return self.judge(state);
+                }
+                Err(QmpError::Closed) => self.disconnect(),
+                Err(_) => return self.silence(),
+            }
+        }
+        if self.lock.is_some() || self.journal.is_none() && !self.dir.path().exists() {
+            self.silent = None;
+            return Seen::Gone;
+        }
+        match Lock::take(&self.dir) {
+            Ok(Some(lock)) => {
+                self.lock = Some(lock);
+                self.silent = None;
+                return Seen::Gone;
+            }
+            Ok(None) => {}
+            Err(error) => {
+                self.trouble = Some(format!("its lock: {error}"));
+                return self.silence();
+            }
+        }
+        let Some(journal) = &self.journal else { return self.silence() };
+        match Monitor::connect(&self.dir, journal.machine, CONNECT).await {
+            Ok((monitor, events)) => {
+                crash::point("C27:after");
+                if let Err(error) = self.adopt().await {
+                    tracing::warn!(instance = %self.id, %error, "cannot be adopted yet");
+                    return self.silence();
+                }
+                self.console.connect(Some(monitor.clone()));
+                let state = monitor.run_state().await;
+                self.link = Some((monitor, events));
+                self.silent = None;
+                match state {
+                    Ok(state) => self.judge(state),
+                    Err(_) => self.silence(),
+                }
+            }
+            Err(QmpError::Protocol(what)) => {
+                self.trouble = Some(what);
+                Seen::Foreign
+            }
+            Err(_) => self.silence(),
+        }
+    }
+
+    fn judge(&mut self, state: RunState) -> Seen {
+        match state {
+            RunState::Prelaunch | RunState::Paused => Seen::Paused,
+            RunState::Running => Seen::Running,
+            RunState::Shutdown => Seen::ShutDown,
+            RunState::IoError => {
+                self.trouble = Some("paused: the node's disk is full".to_owned());
+                Seen::DiskFull
+            }
+            RunState::Broken => Seen::Broken,
+        }
+    }
+
+    fn silence(&mut self) -> Seen {
+        let since = *self.silent.get_or_insert_with(Instant::now);
+        Seen::Silent { long: since.elapsed() > START_PATIENCE }
+    }
+
+    fn disconnect(&mut self) {
+        self.link = None;
+        self.console.connect(None);
+    }
+
+    /// Remembers the process that answers, if that is not yet in the journal.
+    async fn adopt(&mut self) -> Result<(), Trouble> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        if journal.process.is_some_and(|pid| pid.is_alive()) {
+            return Ok(());
+        }
+        let (uid, machine) = (journal.run_as_uid, journal.machine);
+        let found = tokio::task::spawn_blocking(move || qemu::find(uid, machine)).await.ok().flatten();
+        tracing::info!(instance = %self.id, pid = found.map(|pid| pid.pid), "found running");
+        self.write(|journal, _| journal.process = found).await
+    }
+
+    // ---- acting --------------------------------------------------------------------------------------------------
+
+    async fn act(&mut self, action: Action, seen: Seen) -> Result<(), Trouble> {
+        match action {
+            Action::Rest | Action::Wait => Ok(()),
+            Action::Start => match self.start().await {
+                Err(trouble @ Trouble::NotYet(_)) => Err(trouble),
+                Err(trouble) => {
+                    self.bury(&trouble.to_string(), matches!(trouble, Trouble::Hopeless(_))).await
+                }
+                Ok(()) => Ok(()),
+            },
+            Action::Resume => self.resume().await,
+            Action::SettleRunning => self.settle_running().await,
+            Action::SettleOff => self.enter(Phase::Off).await,
+            Action::Bury => self.bury_running(seen).await,
+            Action::AskOff => {
+                let until_ms = self.grace();
+                self.enter(Phase::Asked { until_ms }).await?;
+                self.press_power_button().await
+            }
+            Action::AskReboot => {
+                let (until_ms, seq) = (self.grace(), self.wanted_reboot());
+                self.enter(Phase::RebootAsked { seq, until_ms }).await?;
+                self.press_power_button().await
+            }
+            Action::Reset => self.reset(seen).await,
+            Action::Cut => {
+                self.console.drain().await;
+                self.end().await?;
+                self.enter(Phase::Off).await
+            }
+            Action::Collect => {
+                self.console.drain().await;
+                // First what happened: nobody can ask once the process is gone.
+                self.enter(Phase::OffByGuest).await?;
+                tracing::info!(instance = %self.id, "powered itself off");
+                self.end().await
+            }
+            Action::Remove => self.remove().await,
+        }
+    }
+
+    fn grace(&self) -> u64 {
+        let seconds = self.spec.as_ref().map_or(0, |spec| spec.stop_grace_seconds);
+        Clock::read().now_ms + u64::from(seconds) * 1000
+    }
+
+    fn wanted_reboot(&self) -> u64 {
+        self.spec.as_ref().map_or(0, |spec| spec.reboot_seq)
+    }
+
+    fn monitor(&self) -> Result<Monitor, Trouble> {
+        match &self.link {
+            Some((monitor, _)) => Ok(monitor.clone()),
+            None => Err(Trouble::Monitor(QmpError::Closed)),
+        }
+    }
+
+    async fn press_power_button(&self) -> Result<(), Trouble> {
+        Ok(self.monitor()?.press_power_button().await?)
+    }
+
+    /// Prepares and starts the process; its processors are stopped.
+    async fn start(&mut self) -> Result<(), Trouble> {
+        let Some(spec) = self.spec.clone() else { return Ok(()) };
+        let capabilities = self.shared.capabilities().map_err(Trouble::NotYet)?;
+        let down = spec.nics.iter().find(|nic| !qemu::is_up(&nic.device));
+        if self.journal.as_ref().is_none_or(|journal| {
+            // Once is enough while it waits for its taps.
+            journal.phase != Phase::Starting
+                || journal.generation != spec.generation
+                || journal.boot != Clock::read().boot
+        }) {
+            self.begin(&spec).await?;
+        }
+        if let Some(nic) = down {
+            let since = *self.unplugged.get_or_insert_with(Instant::now);
+            let text = format!("waiting for its network interface {}", nic.id);
+            return if since.elapsed() < PLUG_PATIENCE {
+                Err(Trouble::NotYet(text))
+            } else {
+                self.unplugged = None;
+                Err(Trouble::Hopeless(format!("its network interface {} did not become ready", nic.id)))
+            };
+        }
+        self.unplugged = None;
+
+        let shared = Arc::clone(&self.shared);
+        let _turn = shared.starts.acquire().await;
+        let lock = match self.lock.take() {
+            Some(lock) => lock,
+            None => Lock::take(&self.dir)?.ok_or_else(|| Trouble::NotYet("it is just ending".to_owned()))?,
+        };
+        let images = self.shared.config.images.clone();
+        let emulated = capabilities.accelerator == qemu::Accelerator::Tcg;
+        let dir = self.dir.clone();
+        let started = blocking(move || {
+            let guest = files::prepare(dir.path(), &images, &spec, emulated)?;
+            crash::point("C25:before");
+            let pid = qemu::start(&guest, &capabilities, &dir, lock)?;
+            crash::point("C25:after");
+            Ok::<Pid, Trouble>(pid)
+        });
+        let pid = match started.await {
+            Ok(pid) => pid,
+            Err(Trouble::Files(error)) if error.permanent => return Err(Trouble::Hopeless(error.what)),
+            Err(error) => return Err(error),
+        };
+        crash::point("C26:before");
+        self.write(|journal, _| journal.process = Some(pid)).await?;
+        crash::point("C26:after");
+        tracing::info!(instance = %self.id, pid = pid.pid, "QEMU started");
+
+        // Its first answer, or its end.
+        crash::point("C27:before");
+        let deadline = Instant::now() + START_PATIENCE;
+        loop {
+            match self.look().await {
+                Seen::Gone => {
+                    return Err(Trouble::Ended(self.dir.log_tail()));
+                }
+                Seen::Silent { .. } if Instant::now() < deadline => tokio::time::sleep(BUSY).await,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// The journal entry that a start begins with (C24).
+    async fn begin(&mut self, spec: &InstanceSpec) -> Result<(), Trouble> {
+        let dir = self.dir.clone();
+        blocking(move || dir.create().map_err(Trouble::Io)).await?;
+        crash::point("C24:before");
+        let clock = Clock::read();
+        let fresh = Journal::new(spec, clock);
+        let changed = self.journal.as_ref().is_none_or(|journal| journal.generation < spec.generation);
+        self.journal.get_or_insert(fresh);
+        let spec = spec.clone();
+        self.write(move |journal, clock| {
+            journal.enter(Phase::Starting, clock);
+            journal.follow(&spec);
+            journal.reboot_seq = journal.reboot_seq.max(spec.reboot_seq);
+            journal.run_as_uid = spec.run_as_uid;
+            journal.process = None;
+            if changed {
+                (journal.failures, journal.reason) = (0, None);
+            }
+        })
+        .await?;
+        crash::point("C24:after");
+        Ok(())
+    }
+
+    async fn resume(&mut self) -> Result<(), Trouble> {
+        crash::point("C28:before");
+        self.monitor()?.cont().await?;
+        crash::point("C28:after");
+        if self.journal.as_ref().is_none_or(|journal| journal.phase != Phase::Running) {
+            self.settle_running().await?;
+        }
+        Ok(())
+    }
+
+    /// It runs: so says the journal from now on. A reboot that was under way is done.
+    async fn settle_running(&mut self) -> Result<(), Trouble> {
+        let spec = self.spec.clone();
+        self.write(move |journal, clock| {
+            if let Phase::Resetting { seq } | Phase::RebootAsked { seq, .. } = journal.phase {
+                journal.reboot_seq = journal.reboot_seq.max(seq);
+            }
+            journal.enter(Phase::Running, clock);
+            if let Some(spec) = &spec {
+                journal.follow(spec);
+            }
+        })
+        .await
+    }
+
+    async fn reset(&mut self, seen: Seen) -> Result<(), Trouble> {
+        let monitor = self.monitor()?;
+        let seq = self.wanted_reboot();
+        if seen == Seen::ShutDown {
+            // Announced, so that a crash after the button does not press it twice. A guest that runs and did not
+            // listen is reset again after a crash: it has only just begun to boot.
+            self.enter(Phase::Resetting { seq }).await?;
+        }
+        self.console.drain().await;
+        monitor.reset().await?;
+        if seen != Seen::Running {
+            monitor.cont().await?;
+        }
+        tracing::info!(instance = %self.id, "rebooted");
+        self.write(move |journal, clock| {
+            journal.enter(Phase::Running, clock);
+            journal.reboot_seq = journal.reboot_seq.max(seq);
+        })
+        .await
+    }
+
+    /// What should run is gone, or cannot go on.
+    async fn bury_running(&mut self, seen: Seen) -> Result<(), Trouble> {
+        let clock = Clock::read();
+        if seen == Seen::Broken {
+            self.end().await?;
+        }
+        let ran_ms = self.journal.as_ref().and_then(|journal| journal.process).map_or(0, |pid| {
+            // Start times are in clock ticks, a hundredth of a second on every Linux.
+            clock.now_ms.saturating_sub(pid.start_time * 10)
+        });
+        if ran_ms > GOOD_RUN_MS
+            && let Some(journal) = &mut self.journal
+        {
+            journal.failures = 0;
+        }
+        let said = self.dir.log_tail();
+        let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+        self.bury(&format!("its virtual machine ended unexpectedly{said}"), false).await
+    }
+
+    /// Writes down a failed attempt, and when the next one may be.
+    async fn bury(&mut self, why: &str, hopeless: bool) -> Result<(), Trouble> {
+        let failures = self.journal.as_ref().map_or(0, |journal| journal.failures) + 1;
+        let last = hopeless || failures >= ATTEMPTS;
+        let why: String = why.chars().take(400).collect();
+        tracing::warn!(instance = %self.id, failures, last, "{why}");
+        let pause = if last { LAST_PAUSE } else { Duration::from_secs(1 << failures.min(4)) / 2 };
+        self.pause = Some(Instant::now() + pause);
+        let spec = self.spec.clone();
+        self.write(move |journal, clock| {
+            journal.enter(Phase::Failed { last }, clock);
+            journal.process = None;
+            (journal.failures, journal.reason) = (failures, Some(why));
+            if let Some(spec) = &spec {
+                journal.follow(spec);
+            }
+        })
+        .await
+    }
+
+    /// Ends the process and makes sure that it is gone.
+    async fn end(&mut self) -> Result<(), Trouble> {
+        if self.lock.is_some() {
+            return Ok(());
+        }
+        let monitor = self.link.take().map(|(monitor, _)| monitor);
+        self.console.connect(None);
+        self.lock = Some(end(&self.dir, self.journal.as_ref(), monitor).await?);
+        self.silent = None;
+        Ok(())
+    }
+
+    /// Ends it and removes everything; the journal last.
+    async fn remove(&mut self) -> Result<(), Trouble> {
+        if self.journal.as_ref().is_some_and(|journal| journal.phase != Phase::Removing) {
+            self.enter(Phase::Removing).await?;
+        }
+        crash::point("D03:before");
+        let force = self.spec.as_ref().is_some_and(|spec| spec.force);
+        if let (Some((monitor, _)), false) = (&self.link, force) {
+            let _ = monitor.press_power_button().await;
+            crash::point("D03:after");
+            let off = async {
+                while monitor.run_state().await.is_ok_and(|state| state == RunState::Running) {
+                    tokio::time::sleep(BUSY).await;
+                }
+            };
+            let _ = tokio::time::timeout(LAST_GRACE, off).await;
+        }
+        crash::point("D04:before");
+        self.end().await?;
+        crash::point("D04:after");
+        crash::point("D12:before");
+        let dir = self.dir.clone();
+        let path = dir.path().to_owned();
+        blocking(move || {
+            files::remove(dir.path())?;
+            crash::point("D12:after");
+            Journal::remove(dir.path())?;
+            crash::point("D13:before");
+            std::fs::remove_dir_all(dir.path())?;
+            crash::point("D13:after");
+            Ok::<(), Trouble>(())
+        })
+        .await?;
+        tracing::info!(instance = %self.id, path = %path.display(), "removed");
+        self.journal = None;
+        self.lock = None;
+        Ok(())
+    }
+
+    fn cut_log(&self) {
+        // Opened for appending by QEMU, so cutting it is safe.
+        if let Ok(file) = std::fs::OpenOptions::new().write(true).open(self.dir.log())
+            && file.metadata().is_ok_and(|meta| meta.len() > LOG_LIMIT)
+        {
+            let _ = file.set_len(0);
+        }
+    }
+
+    // ---- writing and telling -------------------------------------------------------------------------------------
+
+    async fn enter(&mut self, phase: Phase) -> Result<(), Trouble> {
+        let spec = self.spec.clone();
+        self.write(move |journal, clock| {
+            journal.enter(phase, clock);
+            if matches!(phase, Phase::Off | Phase::OffByGuest) {
+                journal.process = None;
+            }
+            if let Some(spec) = &spec {
+                journal.follow(spec);
+            }
+        })
+        .await
+    }
+
+    /// Changes the journal, on disk first.
+    async fn write(&mut self, change: impl FnOnce(&mut Journal, Clock)) -> Result<(), Trouble> {
+        let Some(mut next) = self.journal.clone() else { return Ok(()) };
+        change(&mut next, Clock::read());
+        let dir = self.dir.clone();
+        let entry = next.clone();
+        blocking(move || Ok::<(), Trouble>(entry.write(dir.path())?)).await?;
+        self.journal = Some(next);
+        Ok(())
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(PathBuf, InstanceId) -> Result<T, JournalError> + Send + 'static,
+    ) -> Result<T, Trouble> {
+        let (dir, id) = (self.dir.path().to_owned(), self.id);
+        blocking(move || Ok(work(dir, id)?)).await
+    }
+
+    fn publish(&self, seen: Seen) {
+        let (want, past) = self.facts();
+        let Some(observed) = step::report(want, past, seen) else { return };
+        let (spec, journal) = (self.spec.as_ref(), self.journal.as_ref());
+        // Of a stale specification we do not speak: what is reported is what was done.
+        let spec = spec.filter(|_| want != Want::Stale);
+        let generation = spec.map(|spec| spec.generation).or(journal.map(|journal| journal.generation));
+        let placement = spec.map(|spec| spec.placement_epoch).or(journal.map(|j| j.placement_epoch));
+        let (Some(generation), Some(placement_epoch)) = (generation, placement) else { return };
+        let reboots = journal.map(|journal| journal.reboot_seq).or(spec.map(|spec| spec.reboot_seq));
+        let past_reason = matches!(past, Past::Failed { .. } | Past::Starting)
+            .then(|| journal.and_then(|journal| journal.reason.clone()))
+            .flatten();
+        let stale = (want == Want::Stale).then(|| "an older specification was refused".to_owned());
+        self.shared.board.publish(InstanceReport {
+            id: self.id,
+            generation,
+            placement_epoch,
+            observed,
+            reboot_seq: reboots.unwrap_or(0),
+            reason: stale.or_else(|| self.trouble.clone()).or(past_reason),
+        });
+    }
+}
+
+/// Runs what blocks for the disk where it may.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Trouble> + Send + 'static,
+) -> Result<T, Trouble> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Trouble::Io(std::io::Error::other(error.to_string()))),
+    }
+}
+
+/// Ends the QEMU of a directory, disks flushed if it listens; its lock, once it is gone.
+async fn end(dir: &GuestDir, journal: Option<&Journal>, monitor: Option<Monitor>) -> Result<Lock, Trouble> {
+    if let Some(monitor) = monitor
+        && let Err(error) = monitor.quit(QUIT_PATIENCE).await
+    {
+        tracing::debug!(%error, "QEMU did not quit");
+    }
+    let pid = match journal.map(|journal| (journal.process, journal.run_as_uid, journal.machine)) {
+        Some((Some(pid), ..)) if pid.is_alive() => Some(pid),
+        Some((_, uid, machine)) => {
+            tokio::task::spawn_blocking(move || qemu::find(uid, machine)).await.ok().flatten()
+        }
+        None => None,
+    };
+    if let Some(pid) = pid
+        && !pid.wait_gone(Duration::from_secs(1)).await
+    {
+        pid.kill().await?;
+    }
+    // The lock goes with the last descriptor of the process.
+    let deadline = Instant::now() + KILL_PATIENCE;
+    loop {
+        if let Some(lock) = Lock::take(dir)? {
+            return Ok(lock);
+        }
+        if Instant::now() > deadline {
+            return Err(Trouble::Undead(pid.map_or(0, |pid| pid.pid)));
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
