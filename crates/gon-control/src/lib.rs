@@ -1,8 +1,10 @@
 //! Roles of the control plane: api-server, network-controller, instance-manager.
 
+pub mod api;
 pub mod compute;
 pub mod documents;
 pub mod network;
 pub mod reconcile;
 pub mod relay;
+pub mod service;
 pub mod status;

@@ -186,3 +186,11 @@ pub async fn give(
     .await?;
     Ok(done.rows_affected() == 1)
 }
+
+/// Whether an interface has a public address.
+pub async fn has_one(conn: &mut Conn, interface: Uuid) -> Result<bool> {
+    Ok(sqlx::query_scalar("select exists (select from public_ips where network_interface_id = $1)")
+        .bind(interface)
+        .fetch_one(conn)
+        .await?)
+}

@@ -50,3 +50,12 @@ pub async fn after(conn: &mut Conn, position: Position, limit: i64) -> Result<Ve
     .fetch_all(conn)
     .await?)
 }
+
+/// Whether events after the position wait for a transaction that still runs.
+pub async fn is_pending(conn: &mut Conn, position: Position) -> Result<bool> {
+    Ok(sqlx::query_scalar("select exists (select from events where (xid, seq) > ($1::text::xid8, $2))")
+        .bind(position.xid.to_string())
+        .bind(position.seq)
+        .fetch_one(conn)
+        .await?)
+}

@@ -26,3 +26,19 @@ pub async fn find(conn: &mut Conn, account: Uuid, key: &str) -> Result<Option<An
     .fetch_optional(conn)
     .await?)
 }
+
+/// Keeps an answer with its key. [`crate::journal::write`] does this by itself; this is for statements that write their
+/// own journal. `idempotency_keys_key` refuses a key that is taken.
+pub async fn keep(tx: &mut Conn, account: Uuid, answered: &crate::journal::Answered) -> Result<()> {
+    sqlx::query(
+        "insert into idempotency_keys (account_id, key, request_sha256, status, response) values ($1, $2, $3, $4, $5)",
+    )
+    .bind(account)
+    .bind(&answered.key)
+    .bind(answered.request_sha256.as_slice())
+    .bind(answered.status.cast_signed())
+    .bind(&answered.response)
+    .execute(tx)
+    .await?;
+    Ok(())
+}

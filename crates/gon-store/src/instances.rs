@@ -145,10 +145,6 @@ pub struct Launch<'a> {
     pub groups: &'a [Uuid],
     /// The allocation of a public address of the platform's, if it gets one.
     pub public: Option<Uuid>,
-    /// Addresses to try, in this order.
-    pub candidates: &'a [Ipv4Addr],
-    /// Whether addresses that still rest are taken as well.
-    pub also_resting: bool,
 }
 
 /// What a launch got.
@@ -162,11 +158,16 @@ pub struct Launched {
     pub created_at: OffsetDateTime,
 }
 
-/// Writes an instance with its interface, groups and public address: one statement. `None` if no candidate was free,
-/// or somebody took it at the same time: nothing was written then, and the caller tries others.
-pub async fn launch(tx: &mut Conn, launch: &Launch<'_>) -> Result<Option<Launched>> {
-    let candidates: Vec<IpNet> =
-        launch.candidates.iter().map(|a| IpNet::from(std::net::IpAddr::V4(*a))).collect();
+/// Writes an instance with its interface, groups and public address: one statement. It gets the first of the
+/// `candidates` that is free, also one that still rests if `also_resting`. `None` if none was, or somebody took it at the
+/// same time: nothing was written then, and the caller tries others.
+pub async fn launch(
+    tx: &mut Conn,
+    launch: &Launch<'_>,
+    candidates: &[Ipv4Addr],
+    also_resting: bool,
+) -> Result<Option<Launched>> {
+    let candidates: Vec<IpNet> = candidates.iter().map(|a| IpNet::from(std::net::IpAddr::V4(*a))).collect();
     let row: (Option<IpNet>, Option<IpNet>, Option<OffsetDateTime>) = sqlx::query_as(
         "with free as (
            select c.ip from unnest($21::inet[]) with ordinality as c (ip, n)
@@ -222,7 +223,7 @@ pub async fn launch(tx: &mut Conn, launch: &Launch<'_>) -> Result<Option<Launche
     .bind(launch.interface)
     .bind(mac_address::MacAddress::new(launch.mac.0))
     .bind(candidates)
-    .bind(launch.also_resting)
+    .bind(also_resting)
     .bind(launch.groups)
     .bind(launch.public)
     .fetch_one(tx)

@@ -1,0 +1,144 @@
+//! Events for those who watch: read from PostgreSQL when a doorbell rings, and once a second anyway; each sent once to
+//! every WebSocket of its account.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gon_bus::Bus;
+use gon_proto::doorbell::Subject;
+use gon_store::events::Position;
+use gon_types::id::InstanceId;
+use serde_json::json;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::state::AppState;
+use crate::service::instances::show;
+
+/// Events a slow browser may be behind before it is cut off, and reads everything again.
+const DEPTH: usize = 1024;
+/// Events read at once.
+const BATCH: i64 = 500;
+
+/// A message on its way to the browsers of an account.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// Whose it is.
+    pub account: Uuid,
+    /// What is sent.
+    pub text: Arc<str>,
+}
+
+/// Where WebSockets get their messages.
+#[derive(Debug, Clone)]
+pub struct EventHub(broadcast::Sender<Message>);
+
+impl Default for EventHub {
+    fn default() -> Self {
+        Self(broadcast::Sender::new(DEPTH))
+    }
+}
+
+impl EventHub {
+    /// Everything from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<Message> {
+        self.0.subscribe()
+    }
+}
+
+/// Brings events to the hub until it is told to stop. One per API server.
+pub async fn watch_events(app: AppState, bus: Arc<dyn Bus>, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut bells = bus.subscribe(&[Subject::Event]).await?;
+    let mut position: Option<Position> = None;
+    let mut pause = Duration::ZERO;
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            heard = bells.next(), if pause != Duration::ZERO => {
+                if heard.is_err() {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            }
+            () = tokio::time::sleep(pause) => {}
+        }
+        match look(&app, &mut position).await {
+            Ok(more) => {
+                // Rows of a transaction that still runs are near: its end rings no bell of its own for the others.
+                pause = if more { Duration::from_millis(3) } else { Duration::from_secs(1) };
+                failing = false;
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "events cannot be read");
+                }
+                pause = Duration::from_secs(1);
+            }
+        }
+    }
+}
+
+/// Sends what is new; true if there is more, now or in a moment.
+async fn look(app: &AppState, position: &mut Option<Position>) -> gon_store::Result<bool> {
+    let mut conn = app.store.conn().await?;
+    let Some(from) = *position else {
+        *position = Some(gon_store::events::now(&mut conn).await?);
+        return Ok(true);
+    };
+    let rows = gon_store::events::after(&mut conn, from, BATCH).await?;
+    let Some(last) = rows.last() else {
+        return gon_store::events::is_pending(&mut conn, from).await;
+    };
+    let after = Position { xid: last.xid, seq: last.seq };
+    app.changed.notify_waiters();
+    if app.events.0.receiver_count() > 0 {
+        // Of several changes of one thing only the last has anything new to say.
+        let mut latest = BTreeMap::new();
+        for row in &rows {
+            latest.insert((row.resource.as_str(), row.resource_id), row);
+        }
+        let ids: Vec<Uuid> =
+            latest.keys().filter(|(resource, _)| *resource == "instance").map(|(_, id)| *id).collect();
+        let mut instances: BTreeMap<Uuid, serde_json::Value> = BTreeMap::new();
+        if !ids.is_empty() {
+            for row in gon_store::instances::by_ids(&mut conn, &ids).await? {
+                let id = row.id;
+                instances.insert(id, serde_json::to_value(show(row)).unwrap_or_default());
+            }
+        }
+        let mut latest: Vec<_> = latest.into_values().collect();
+        latest.sort_by_key(|row| (row.xid, row.seq));
+        for row in latest {
+            let message = json!({
+                "type": "event", "seq": row.seq, "resource": row.resource,
+                "id": shown_id(&row.resource, row.resource_id),
+                "item": instances.remove(&row.resource_id),
+            });
+            // Nobody listening is no error.
+            let _ = app.events.0.send(Message { account: row.account_id, text: message.to_string().into() });
+        }
+    }
+    *position = Some(after);
+    Ok(true)
+}
+
+fn shown_id(resource: &str, id: Uuid) -> String {
+    use gon_types::id::{
+        AddressId, InternetGatewayId, KeyPairId, RouteTableId, SecurityGroupId, SubnetId, VpcId,
+    };
+    match resource {
+        "instance" => InstanceId::from_uuid(id).to_string(),
+        "vpc" => VpcId::from_uuid(id).to_string(),
+        "subnet" => SubnetId::from_uuid(id).to_string(),
+        "security_group" => SecurityGroupId::from_uuid(id).to_string(),
+        "route_table" => RouteTableId::from_uuid(id).to_string(),
+        "internet_gateway" => InternetGatewayId::from_uuid(id).to_string(),
+        "address" => AddressId::from_uuid(id).to_string(),
+        "key_pair" => KeyPairId::from_uuid(id).to_string(),
+        _ => id.to_string(),
+    }
+}

@@ -1,0 +1,187 @@
+//! What every call of the API has at hand.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use gon_store::Store;
+use gon_store::users::UserRow;
+use gon_types::id::InstanceId;
+use prometheus_client::registry::Registry;
+use tokio::sync::{Notify, Semaphore};
+use uuid::Uuid;
+
+use super::auth::LoginGate;
+use super::events::EventHub;
+use super::metrics::ApiMetrics;
+use super::tokens::Tokens;
+use crate::documents::lock;
+use crate::relay::Nudge;
+use crate::service::CursorKey;
+
+/// What can be set.
+#[derive(Debug, Clone)]
+pub struct ApiConfig {
+    /// The region's name (`gon`); zones are it and a letter.
+    pub region: String,
+    /// The zone of subnets that name none while no node has reported.
+    pub default_zone: String,
+    /// Origins besides our own that may open the WebSocket (`https://console.example`).
+    pub allowed_origins: Vec<String>,
+    /// Requests in work at once; more are answered 503 at once.
+    pub max_in_flight: usize,
+    /// Failed and successful logins per user and address: so many at once, then one per six seconds.
+    pub login_burst: u32,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self {
+            region: "gon-1".to_owned(),
+            default_zone: "gon-1a".to_owned(),
+            allowed_origins: vec![],
+            max_in_flight: 512,
+            login_burst: 10,
+        }
+    }
+}
+
+/// Why there is no console output.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsoleError {
+    /// The instance has said nothing, or its node keeps nothing of it any more.
+    #[error("there is no console output")]
+    None,
+    /// The node cannot be asked.
+    #[error("the node cannot be asked: {0}")]
+    Unavailable(String),
+}
+
+/// Where serial console output comes from. The daemon brings one.
+#[async_trait]
+pub trait ConsoleSource: Send + Sync + 'static {
+    /// The last of what an instance on a node (by name) has said: raw bytes, 64 KiB or more if there is as much.
+    async fn console(&self, node: &str, instance: InstanceId) -> Result<Vec<u8>, ConsoleError>;
+}
+
+/// Never has any output.
+#[derive(Debug, Clone, Copy)]
+pub struct NoConsole;
+
+#[async_trait]
+impl ConsoleSource for NoConsole {
+    async fn console(&self, _node: &str, _instance: InstanceId) -> Result<Vec<u8>, ConsoleError> {
+        Err(ConsoleError::None)
+    }
+}
+
+/// How long what is known of a user is taken for true: so long may a revocation on another API server go unnoticed.
+const USER_TTL: Duration = Duration::from_secs(2);
+
+/// Everything a call needs. Cheap to clone.
+#[derive(Clone)]
+pub struct AppState(Arc<App>);
+
+/// See [`AppState`].
+pub struct App {
+    /// The door to PostgreSQL.
+    pub store: Store,
+    /// Says to the relay that something was committed.
+    pub nudge: Nudge,
+    /// Rung when events were seen: whoever waits for a state looks again.
+    pub changed: Arc<Notify>,
+    /// Events for the browsers.
+    pub events: EventHub,
+    /// Serial consoles.
+    pub console: Arc<dyn ConsoleSource>,
+    /// What can be set.
+    pub config: ApiConfig,
+    /// Access tokens.
+    pub tokens: Tokens,
+    /// Seals cursors.
+    pub cursor_key: CursorKey,
+    /// What is counted.
+    pub metrics: ApiMetrics,
+    /// Where `/metrics` is read from.
+    pub registry: Arc<Mutex<Registry>>,
+    pub(super) logins: LoginGate,
+    pub(super) in_flight: Semaphore,
+    pub(super) sockets: Semaphore,
+    users: Mutex<HashMap<Uuid, (Arc<UserRow>, Instant)>>,
+}
+
+impl std::ops::Deref for AppState {
+    type Target = App;
+    fn deref(&self) -> &App {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for AppState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AppState").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl AppState {
+    /// Puts it together. `registry` is the process's; the API's own metrics join it.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        nudge: Nudge,
+        tokens: Tokens,
+        console: Arc<dyn ConsoleSource>,
+        config: ApiConfig,
+        registry: Arc<Mutex<Registry>>,
+    ) -> Self {
+        let metrics = ApiMetrics::default();
+        metrics.register(&mut lock(&registry));
+        Self(Arc::new(App {
+            cursor_key: CursorKey::derive(tokens.secret()),
+            logins: LoginGate::new(config.login_burst),
+            in_flight: Semaphore::new(config.max_in_flight),
+            sockets: Semaphore::new(1000),
+            store,
+            nudge,
+            changed: Arc::new(Notify::new()),
+            events: EventHub::default(),
+            console,
+            config,
+            tokens,
+            metrics,
+            registry,
+            users: Mutex::default(),
+        }))
+    }
+
+    /// The user of a token, at most two seconds old.
+    pub(crate) async fn user(&self, id: Uuid) -> gon_store::Result<Option<Arc<UserRow>>> {
+        if let Some((user, at)) = lock(&self.users).get(&id)
+            && at.elapsed() < USER_TTL
+        {
+            return Ok(Some(Arc::clone(user)));
+        }
+        let mut conn = self.store.conn().await?;
+        let found = gon_store::users::by_id(&mut conn, id).await?.map(Arc::new);
+        drop(conn);
+        let mut users = lock(&self.users);
+        match &found {
+            Some(user) => {
+                if users.len() > 10_000 {
+                    users.clear();
+                }
+                users.insert(id, (Arc::clone(user), Instant::now()));
+            }
+            None => {
+                users.remove(&id);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Asks PostgreSQL anew the next time: something about the user changed here.
+    pub(crate) fn forget_user(&self, id: Uuid) {
+        lock(&self.users).remove(&id);
+    }
+}
