@@ -4,7 +4,8 @@
 //! DATA_DIR/            0700
 //!   gond.lock          held by the one gond that works here; says which process that is
 //!   admin.json         the first administrator's generated password (0600)
-//!   node.json          who this node is, from its first report on
+//!   node.json          the name of this node
+//!   token.key          signs access tokens (0600)
 //!   run/               sockets of this machine's roles (shortened to a directory in /run if the path is too long)
 //!   postgres/          the private PostgreSQL: data/, log, socket
 //!   ovs/               the private Open vSwitch: database, sockets, logs
@@ -37,7 +38,12 @@ impl Layout {
     pub fn admin_file(&self) -> PathBuf {
         self.0.join("admin.json")
     }
-    /// Who this node is.
+    /// Signs access tokens.
+    #[must_use]
+    pub fn token_key(&self) -> PathBuf {
+        self.0.join("token.key")
+    }
+    /// The name of this node.
     #[must_use]
     pub fn node_file(&self) -> PathBuf {
         self.0.join("node.json")

@@ -1,6 +1,8 @@
 //! The daemon: every role in one multi-call binary.
 
 mod admin;
+mod agents;
+mod api;
 mod cli;
 mod config;
 mod control;

@@ -9,16 +9,20 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use axum::Router;
+use gon_control::api::NoConsole;
 use gon_control::documents::{self, NodeIdentity};
 use gon_control::status::{self, Ready};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::agents::Worker;
+use crate::api;
 use crate::config::Config;
 use crate::control::{self, CONTROLLER_CONNECTIONS, Shared};
 use crate::layout::Layout;
-use crate::node::Identity;
+use crate::node;
 use crate::notify::notify;
+use crate::supervise::supervise;
 
 /// Cancelled when we are asked to end (SIGTERM, SIGINT).
 pub fn stop_signal() -> anyhow::Result<CancellationToken> {
@@ -64,7 +68,7 @@ async fn serve_controller(
     let layout = Layout::new(&config.data_dir);
     Layout::make(layout.data_dir())?;
     Layout::make(&layout.run())?;
-    let identity = NodeIdentity(Identity::load_or_decide(config, &layout)?.name.into());
+    let identity = NodeIdentity(node::name(config, &layout)?);
     let socket = layout.controller_socket(name);
     let health = status::router(ready, Arc::clone(&shared.registry));
     tokio::try_join!(
@@ -135,16 +139,63 @@ pub async fn instance_manager(config: Config, stop: CancellationToken) -> anyhow
 }
 
 /// `gond api-server`
-pub async fn api_server(_config: Config, _stop: CancellationToken) -> anyhow::Result<()> {
-    anyhow::bail!("not yet")
+pub async fn api_server(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let layout = Layout::new(&config.data_dir);
+    Layout::make(layout.data_dir())?;
+    let store = control::connect(&config, CONTROLLER_CONNECTIONS).await?;
+    control::prepare(&store, &config).await?;
+    let shared = Shared::in_process(store);
+    api::ensure_admin(&shared, &config, &layout).await?;
+    let mut tasks = vec![supervise("relay", stop.clone(), {
+        let shared = shared.clone();
+        move |stop| {
+            let s = shared.clone();
+            gon_control::relay::run(s.store, s.bus, s.nudge, s.metrics, stop)
+        }
+    })];
+    api::start(&config, &layout, &shared, Arc::new(NoConsole), &mut tasks, &stop).await?;
+    notify("READY=1");
+    for task in tasks {
+        let _ = task.await;
+    }
+    Ok(())
+}
+
+fn worker(config: &Config) -> anyhow::Result<Worker> {
+    let layout = Layout::new(&config.data_dir);
+    Layout::make(layout.data_dir())?;
+    let name = node::name(config, &layout)?;
+    Ok(Worker::new(
+        config,
+        &layout,
+        &name,
+        &layout.controller_socket(gon_control::network::ROLE),
+        &layout.controller_socket(gon_control::compute::ROLE),
+    ))
 }
 
 /// `gond hypervisor-agent`
-pub async fn hypervisor_agent(_config: Config, _stop: CancellationToken) -> anyhow::Result<()> {
-    anyhow::bail!("not yet")
+pub async fn hypervisor_agent(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let worker = worker(&config)?;
+    let agent = worker.hypervisor().await?;
+    let router = agent.router().route("/healthz", axum::routing::get(async || "ok\n"));
+    let liveness = gon_cluster::MemoryLiveness::new();
+    notify("READY=1");
+    tokio::try_join!(
+        worker.run_hypervisor(&liveness, stop.clone()),
+        serve_tcp(config.roles.hypervisor_agent, router, stop.clone()),
+    )?;
+    Ok(())
 }
 
 /// `gond network-agent`
-pub async fn network_agent(_config: Config, _stop: CancellationToken) -> anyhow::Result<()> {
-    anyhow::bail!("not yet")
+pub async fn network_agent(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let worker = worker(&config)?;
+    let router = gon_agent::status::router(worker.network_status.subscribe());
+    notify("READY=1");
+    tokio::try_join!(
+        worker.run_network(stop.clone()),
+        serve_tcp(config.roles.network_agent, router, stop.clone()),
+    )?;
+    Ok(())
 }

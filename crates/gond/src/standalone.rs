@@ -8,18 +8,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use gon_agent::link::Link;
 use gon_control::documents::{self, NodeIdentity};
 use gon_driver::postgres::{self, Postgres};
 use secrecy::SecretString;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::agents::Worker;
+use crate::api;
 use crate::config::Config;
 use crate::control::{self, CONTROLLER_CONNECTIONS, Shared};
 use crate::layout::Layout;
 use crate::lock::DataDirLock;
-use crate::node::{self, Node};
+use crate::node;
 use crate::notify::notify;
 use crate::supervise::supervise;
 
@@ -33,7 +34,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> anyhow::Result<
     let layout = Layout::new(&config.data_dir);
     let _lock = DataDirLock::take(&config.data_dir, &config.listen.to_string())?;
     Layout::make(&layout.run())?;
-    let node = Node::open(&config, &layout)?;
+    let name = node::name(&config, &layout)?;
 
     let private = config.database.url.is_none();
     let server = if private {
@@ -47,7 +48,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> anyhow::Result<
         None
     };
     let mut roles = Vec::new();
-    let result = start(&config, &layout, &node, &mut roles, &server, &stop).await;
+    let result = start(&config, &layout, &name, &mut roles, &server, &stop).await;
     if result.is_ok() {
         notify("READY=1");
         stop.cancelled().await;
@@ -75,7 +76,7 @@ async fn end(roles: Vec<JoinHandle<()>>) {
 async fn start(
     config: &Config,
     layout: &Layout,
-    node: &Node,
+    name: &Arc<str>,
     roles: &mut Vec<JoinHandle<()>>,
     server: &Option<Postgres>,
     stop: &CancellationToken,
@@ -83,6 +84,7 @@ async fn start(
     let store = control::connect(config, CONTROLLER_CONNECTIONS).await?;
     control::prepare(&store, config).await?;
     let shared = Shared::in_process(store);
+    api::ensure_admin(&shared, config, layout).await?;
 
     if server.is_some() {
         roles.push(supervise("postgres", stop.clone(), {
@@ -118,7 +120,7 @@ async fn start(
     let socket = layout.controller_socket("controllers");
     roles.push(supervise("documents", stop.clone(), {
         let router = documents::network_router(controller).merge(documents::compute_router(manager));
-        let (socket, who) = (socket.clone(), NodeIdentity(Arc::clone(&node.name)));
+        let (socket, who) = (socket.clone(), NodeIdentity(Arc::clone(name)));
         move |stop| {
             let (socket, router, who) = (socket.clone(), router.clone(), who.clone());
             async move {
@@ -129,15 +131,22 @@ async fn start(
         }
     }));
 
-    let link = Link::unix(&socket);
-    roles.push(supervise("node", stop.clone(), {
-        let (node, link, liveness) = (node.clone(), link.clone(), Arc::clone(&shared.liveness));
+    let worker = Worker::new(config, layout, name, &socket, &socket);
+    roles.push(supervise("hypervisor-agent", stop.clone(), {
+        let (worker, liveness) = (worker.clone(), Arc::clone(&shared.liveness));
         move |stop| {
-            let (node, link, liveness) = (node.clone(), link.clone(), Arc::clone(&liveness));
-            async move { node::run(&node, &link, &*liveness, stop).await }
+            let (worker, liveness) = (worker.clone(), Arc::clone(&liveness));
+            async move { worker.run_hypervisor(&*liveness, stop).await }
         }
     }));
-    Ok(())
+    roles.push(supervise("network-agent", stop.clone(), {
+        let worker = worker.clone();
+        move |stop| {
+            let worker = worker.clone();
+            async move { worker.run_network(stop).await }
+        }
+    }));
+    api::start(config, layout, &shared, Arc::new(worker), roles, stop).await
 }
 
 /// Starts our PostgreSQL again if it has died.

@@ -1,0 +1,237 @@
+//! The agents of this node, put together once for standalone and for roles in processes of their own.
+//!
+//! Who this node is comes from the instance manager's answer to the hypervisor agent's first report, which keeps it;
+//! the network agent waits for that. A node that has its identity needs nobody to go on (rule R7).
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use async_trait::async_trait;
+use gon_agent::hypervisor::{self, Hypervisor};
+use gon_agent::link::{Link, UnixTransport};
+use gon_agent::network::{self, ExternalConfig};
+use gon_agent::status::NetworkStatus;
+use gon_cluster::{Liveness, NODE_TTL};
+use gon_control::api::{ConsoleError, ConsoleSource};
+use gon_driver::ovs::{self, Ovs};
+use gon_types::id::{InstanceId, NodeId};
+use ipnet::Ipv4Net;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Accelerator, Config, Datapath, Switch};
+use crate::layout::Layout;
+
+/// How often the network agent compares everything with reality.
+const AUDIT_EVERY: Duration = Duration::from_secs(30);
+/// How often we look whether this node is known by now.
+const KNOWN: Duration = Duration::from_millis(20);
+
+/// This machine as a worker. Clones are the same.
+#[derive(Clone)]
+pub struct Worker {
+    config: Config,
+    layout: Layout,
+    name: Arc<str>,
+    /// The socket of the network controller.
+    network_controller: PathBuf,
+    /// The socket of the instance manager.
+    instance_manager: PathBuf,
+    /// How the network agent is.
+    pub network_status: watch::Sender<NetworkStatus>,
+    hypervisor: Arc<Mutex<Option<Arc<Hypervisor>>>>,
+}
+
+impl Worker {
+    /// A worker that does nothing yet.
+    #[must_use]
+    pub fn new(config: &Config, layout: &Layout, name: &Arc<str>, network: &Path, compute: &Path) -> Self {
+        Self {
+            config: config.clone(),
+            layout: layout.clone(),
+            name: Arc::clone(name),
+            network_controller: network.to_owned(),
+            instance_manager: compute.to_owned(),
+            network_status: watch::Sender::new(NetworkStatus::default()),
+            hypervisor: Arc::default(),
+        }
+    }
+
+    fn current(&self) -> Option<Arc<Hypervisor>> {
+        self.hypervisor.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The hypervisor agent, made if there is none: what it serves beside health and metrics is there at once.
+    pub async fn hypervisor(&self) -> anyhow::Result<Arc<Hypervisor>> {
+        if let Some(there) = self.current() {
+            return Ok(there);
+        }
+        let (datapath, version) = self.switch().await;
+        let mut versions = BTreeMap::from([("gond".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
+        versions.extend(version.map(|v| ("openvswitch".to_owned(), v)));
+        let images = self.config.images_dir();
+        if std::fs::read_dir(&images).is_ok_and(|mut d| d.next().is_none()) || !images.exists() {
+            tracing::warn!(
+                dir = %images.display(),
+                "this node has no images, so nothing can be launched here: run 'gond image build all'"
+            );
+        }
+        let node = &self.config.node;
+        let made = Arc::new(Hypervisor::new(hypervisor::Config {
+            state_dir: self.layout.compute(),
+            images,
+            link: Link::unix(&self.instance_manager),
+            node: hypervisor::NodeConfig {
+                name: self.name.to_string(),
+                availability_zone: node.availability_zone.clone(),
+                cpu_overcommit: node.cpu_overcommit,
+                memory_reserve_mib: node.memory_reserve_mib,
+                disk_reserve_gib: node.disk_reserve_gib,
+            },
+            emulate: self.config.compute.accelerator == Accelerator::Tcg,
+            ovs_datapath: datapath.as_str().to_owned(),
+            versions,
+            qemu: None,
+        })?);
+        *self.hypervisor.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&made));
+        Ok(made)
+    }
+
+    /// The switch's datapath and version, for the node's report. A node whose switch cannot be started says what it
+    /// would have; its network agent goes on trying.
+    async fn switch(&self) -> (ovs::Datapath, Option<String>) {
+        match Ovs::connect_or_start(&ovs_config(&self.config, &self.layout), network::BRIDGE).await {
+            Ok(switch) => (switch.datapath(), switch.version().await.ok()),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "Open vSwitch cannot be used yet");
+                (ovs::Datapath::Netdev, None)
+            }
+        }
+    }
+
+    /// Role hypervisor-agent. The node counts as alive as long as this runs.
+    pub async fn run_hypervisor(
+        &self,
+        liveness: &dyn Liveness,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let Some(agent) = or_stop(self.hypervisor(), &stop).await else { return Ok(()) };
+        let agent = agent.context("the hypervisor agent")?;
+        tokio::select! {
+            ended = agent.run(stop.cancelled()) => ended,
+            failed = keep_alive(liveness, &self.name) => failed,
+        }
+    }
+
+    /// Role network-agent.
+    pub async fn run_network(&self, stop: CancellationToken) -> anyhow::Result<()> {
+        let Some(node) = or_stop(self.known(), &stop).await else { return Ok(()) };
+        let config = network::Config {
+            node,
+            dir: self.layout.network(),
+            ovs: ovs_config(&self.config, &self.layout),
+            transport: Arc::new(UnixTransport::new(&self.network_controller)),
+            external: Some(ExternalConfig {
+                gateway: gateway(self.config.network.public_pool),
+                masquerade: true,
+                reachable: vec![],
+            }),
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            audit_every: AUDIT_EVERY,
+            status: self.network_status.clone(),
+        };
+        network::run(config, stop.cancelled()).await
+    }
+
+    /// Who this node is, once it is known: the hypervisor agent, here or in another process, has written it down.
+    async fn known(&self) -> NodeId {
+        loop {
+            if let Some(id) = self.written_down() {
+                return id;
+            }
+            tokio::time::sleep(KNOWN).await;
+        }
+    }
+}
+
+impl Worker {
+    fn written_down(&self) -> Option<NodeId> {
+        #[derive(serde::Deserialize)]
+        struct Identity {
+            node: NodeId,
+        }
+        let text = std::fs::read(self.layout.compute().join("node.json")).ok()?;
+        serde_json::from_slice::<Identity>(&text).ok().map(|identity| identity.node)
+    }
+}
+
+/// Says that the node is alive until that fails.
+async fn keep_alive(liveness: &dyn Liveness, name: &str) -> anyhow::Result<()> {
+    let mut lease = liveness.register(name, NODE_TTL).await.context("registering the node")?;
+    loop {
+        tokio::time::sleep(NODE_TTL / 3).await;
+        lease.renew().await.context("the node's lease")?;
+    }
+}
+
+/// Consoles of the instances of this process's node.
+#[async_trait]
+impl ConsoleSource for Worker {
+    async fn console(&self, node: &str, instance: InstanceId) -> Result<Vec<u8>, ConsoleError> {
+        if node != &*self.name {
+            return Err(ConsoleError::Unavailable(format!("node {node} is not this one")));
+        }
+        let agent = self.current().ok_or_else(|| ConsoleError::Unavailable("it is starting".to_owned()))?;
+        match agent.console_output(instance).await {
+            None => Err(ConsoleError::None),
+            Some(Ok(bytes)) => Ok(bytes),
+            Some(Err(error)) => Err(ConsoleError::Unavailable(error.to_string())),
+        }
+    }
+}
+
+/// Which Open vSwitch, as configured.
+#[must_use]
+pub fn ovs_config(config: &Config, layout: &Layout) -> ovs::Config {
+    ovs::Config {
+        dir: layout.ovs(),
+        choice: match config.network.switch {
+            Switch::Auto => ovs::Choice::Auto,
+            Switch::Private => ovs::Choice::Private,
+        },
+        datapath: match config.network.datapath {
+            Datapath::Auto => None,
+            Datapath::System => Some(ovs::Datapath::System),
+            Datapath::Netdev => Some(ovs::Datapath::Netdev),
+        },
+    }
+}
+
+/// The host's address in the pool of public addresses: the first, with the pool's prefix.
+fn gateway(pool: Ipv4Net) -> Ipv4Net {
+    let first = std::net::Ipv4Addr::from(u32::from(pool.network()) + 1);
+    Ipv4Net::new(first, pool.prefix_len()).unwrap_or(pool)
+}
+
+/// What comes first; `None` is the stop.
+pub async fn or_stop<T>(work: impl Future<Output = T>, stop: &CancellationToken) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        done = work => Some(done),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_public_address_is_the_hosts() {
+        assert_eq!(gateway("203.0.113.0/24".parse().unwrap()).to_string(), "203.0.113.1/24");
+    }
+}
