@@ -15,7 +15,7 @@ import type {
   TokenResponse,
 } from '../src/api/types';
 import { toBase64 } from '../src/util/text.ts';
-import { mintId, seededWorld, type World } from './seed.ts';
+import { mintId, seededWorld, shapeOf, type World } from './seed.ts';
 
 export const MOCK_LOGIN: LoginRequest = { username: 'admin', password: 'gon-admin' };
 
@@ -154,12 +154,12 @@ export class MockCloud {
         throw error;
       }
       const problem: ProblemBody = {
-        type: 'about:blank',
+        type: `urn:gon:problem:${error.code}`,
         title: error.code,
         status: error.status,
         code: error.code,
         detail: error.detail,
-        field: error.field ?? null,
+        ...(error.field === undefined ? {} : { field: error.field }),
         request_id: requestId,
       };
       return new Response(JSON.stringify(problem), {
@@ -332,6 +332,12 @@ export class MockCloud {
       state: 'pending',
       state_reason: null,
       instance_type: body.instance_type,
+      ...shapeOf(this.world, body.instance_type),
+      network_interface_id: mintId('eni').id,
+      mac_address: `02:00:0a:00:01:${host.toString(16).padStart(2, '0')}`,
+      applied: { generation: 1, nodes: 1, acked: 0 },
+      launched_at: null,
+      terminated_at: null,
       image_id: body.image_id,
       private_ip: subnet.cidr_block.replace(/\d+\/\d+$/, String(host)),
       public_ip: body.associate_public_ip ? `203.0.113.${host}` : null,

@@ -40,6 +40,12 @@ export function emptyWorld(): World {
   };
 }
 
+/** What an instance of a type has. */
+export function shapeOf(world: World, name: string): Pick<Instance, 'vcpus' | 'memory_mib' | 'disk_gib'> {
+  const type = world.instanceTypes.find((item) => item.name === name);
+  return { vcpus: type?.vcpus ?? 1, memory_mib: type?.memory_mib ?? 128, disk_gib: 0 };
+}
+
 export function seededWorld(): World {
   const created_at = minutesAgo(60 * 24 * 9);
   const world = emptyWorld();
@@ -48,26 +54,30 @@ export function seededWorld(): World {
       ...mintId('ami'),
       name: 'gon-linux',
       description: 'Tiny Linux, starts in two seconds',
+      kind: 'initramfs',
       architecture: 'x86_64',
       state: 'available',
-      default_user: 'root',
+      min_memory_mib: 96,
+      disk_gib: 0,
       created_at,
     },
     {
       ...mintId('ami'),
       name: 'debian-12',
       description: 'Debian 12 with cloud-init',
+      kind: 'disk',
       architecture: 'x86_64',
       state: 'available',
-      default_user: 'debian',
+      min_memory_mib: 512,
+      disk_gib: 2,
       created_at,
     },
   ];
   world.instanceTypes = [
-    { name: 't1.nano', vcpus: 1, memory_mib: 128 },
-    { name: 't1.micro', vcpus: 1, memory_mib: 512 },
-    { name: 't1.small', vcpus: 1, memory_mib: 2048 },
-    { name: 'm1.large', vcpus: 4, memory_mib: 8192 },
+    { name: 'g1.pico', vcpus: 1, memory_mib: 128 },
+    { name: 'g1.micro', vcpus: 1, memory_mib: 512 },
+    { name: 'g1.small', vcpus: 1, memory_mib: 2048 },
+    { name: 'g1.large', vcpus: 4, memory_mib: 8192 },
   ];
   const [prod, lab] = [
     { ...mintId('vpc'), name: 'production', cidr_block: '10.0.0.0/16', state: 'available', created_at },
@@ -81,7 +91,8 @@ export function seededWorld(): World {
     cidr_block,
     availability_zone: zone,
     subnet_type: kind,
-    available_ip_count: 251,
+    map_public_ip_on_launch: kind === 'public',
+    available_ip_address_count: 251,
     created_at,
   });
   const [web, data, bench] = [
@@ -97,13 +108,17 @@ export function seededWorld(): World {
       direction,
       protocol,
       port_range,
+      icmp_type: null,
+      icmp_code: null,
       source_destination: peer,
+      description: '',
     });
     return {
       ...identity,
       name,
       description,
       vpc_id: vpc.id,
+      is_default: name === 'default',
       created_at,
       rules: [
         ...(open.length === 0
@@ -123,7 +138,9 @@ export function seededWorld(): World {
     group(lab, 'default', 'Default group of the VPC', []),
   ];
   const [prodDefault, prodWeb] = world.securityGroups;
-  world.keyPairs = [{ id: mintId('key').id, name: 'ops', fingerprint: 'SHA256:q0Yx0mXb…', created_at }];
+  world.keyPairs = [
+    { ...mintId('key'), name: 'ops', key_type: 'ed25519', fingerprint: 'SHA256:q0Yx0mXb…', created_at },
+  ];
   const instance = (
     name: string,
     state: Instance['state'],
@@ -138,6 +155,12 @@ export function seededWorld(): World {
     state,
     state_reason: null,
     instance_type: type,
+    ...shapeOf(world, type),
+    network_interface_id: mintId('eni').id,
+    mac_address: `02:00:0a:00:01:${host.toString(16).padStart(2, '0')}`,
+    applied: { generation: 1, nodes: 1, acked: 1 },
+    launched_at: state === 'pending' ? null : minutesAgo(age),
+    terminated_at: null,
     image_id: image?.id ?? '',
     private_ip: `10.0.1.${host}`,
     public_ip: state === 'running' ? `203.0.113.${host}` : null,
@@ -154,22 +177,34 @@ export function seededWorld(): World {
   });
   const [tiny, debian] = world.images;
   world.instances = [
-    instance('web-1', 'running', 't1.micro', debian, 10, 3),
-    instance('web-2', 'running', 't1.micro', debian, 11, 190),
-    instance('데이터베이스', 'running', 'm1.large', debian, 12, 60 * 30, {
+    instance('web-1', 'running', 'g1.micro', debian, 10, 3),
+    instance('web-2', 'running', 'g1.micro', debian, 11, 190),
+    instance('데이터베이스', 'running', 'g1.large', debian, 12, 60 * 30, {
       public_ip: null,
       private_ip: '10.0.2.12',
       subnet_id: data.id,
       security_group_ids: prodDefault === undefined ? [] : [prodDefault.id],
     }),
-    instance('batch-7', 'stopped', 't1.small', debian, 14, 60 * 50),
-    instance('probe', 'pending', 't1.nano', tiny, 15, 1, { worker_node: null }),
-    instance('a-rather-long-name-that-does-not-fit-into-its-column', 'stopping', 't1.nano', tiny, 16, 700),
-    instance('old-web', 'terminated', 't1.micro', debian, 17, 60 * 24 * 4, {
+    instance('batch-7', 'stopped', 'g1.small', debian, 14, 60 * 50),
+    instance('probe', 'pending', 'g1.pico', tiny, 15, 1, { worker_node: null }),
+    instance('a-rather-long-name-that-does-not-fit-into-its-column', 'stopping', 'g1.pico', tiny, 16, 700),
+    instance('old-web', 'terminated', 'g1.micro', debian, 17, 60 * 24 * 4, {
       private_ip: null,
       worker_node: null,
       state_reason: 'Client.UserInitiatedShutdown: terminated by admin',
     }),
   ];
   return world;
+}
+
+/** Adds instances, each the copy of another, until there are `total`. */
+export function fillWorld(world: World, total: number): void {
+  const patterns = world.instances.slice();
+  for (let index = patterns.length; index < total; index += 1) {
+    const pattern = patterns[index % patterns.length];
+    if (pattern === undefined) {
+      return;
+    }
+    world.instances.push({ ...pattern, ...mintId('i'), name: `vm-${index}` });
+  }
 }

@@ -7,6 +7,7 @@ import type { Duplex } from 'node:stream';
 import type { Connect, Plugin, PreviewServer, ViteDevServer } from 'vite';
 import { WebSocketServer } from 'ws';
 import { MockCloud } from './cloud.ts';
+import { fillWorld } from './seed.ts';
 
 /** README, "Security". */
 export const CONTENT_SECURITY_POLICY = [
@@ -78,6 +79,8 @@ function eventSocket(
 
 export function mockCloudPlugin(): Plugin {
   const cloud = new MockCloud({ latency: 40 });
+  // For a look at a large cloud: GON_MOCK_INSTANCES=10000 npm run dev:mock
+  fillWorld(cloud.world, Number(process.env.GON_MOCK_INSTANCES ?? 0));
   return {
     name: 'gon-mock-cloud',
     configureServer(server) {

@@ -16,7 +16,11 @@ const rootReducer = combineReducers({
 export function makeStore() {
   return configureStore({
     reducer: rootReducer,
-    middleware: (defaults) => defaults().prepend(replayMiddleware).concat(api.middleware),
+    // A list of a thousand rows is no reason for a warning of the checks that run in development.
+    middleware: (defaults) =>
+      defaults({ immutableCheck: { warnAfter: 1000 }, serializableCheck: { warnAfter: 1000 } })
+        .prepend(replayMiddleware)
+        .concat(api.middleware),
     devTools: import.meta.env.DEV,
   });
 }

@@ -22,8 +22,11 @@ import type {
   Vpc,
 } from './types';
 
-/** Rows per request. */
-export const PAGE_SIZE = 100;
+/** Rows of the first page of instances, which somebody waits for, and of those that follow. */
+export const FIRST_PAGE = 100;
+const NEXT_PAGE = 500;
+/** Rows per request of lists that are read as a whole; the most the server gives. */
+const WHOLE_PAGE = 1000;
 /** Lists that are read as a whole (for a select box) stop here; nobody scrolls further. */
 const WHOLE_LIST_LIMIT = 2000;
 
@@ -39,7 +42,7 @@ async function wholeList<T>(
   const items: T[] = [];
   let cursor: string | null = null;
   do {
-    const query: Record<string, string | number> = { ...params, limit: PAGE_SIZE };
+    const query: Record<string, string | number> = { ...params, limit: WHOLE_PAGE };
     if (cursor !== null) {
       query.cursor = cursor;
     }
@@ -77,7 +80,7 @@ export const endpointsApi = baseApi.injectEndpoints({
       },
       query: ({ pageParam }) => ({
         url: 'instances',
-        params: pageParam === null ? { limit: PAGE_SIZE } : { limit: PAGE_SIZE, cursor: pageParam },
+        params: pageParam === null ? { limit: FIRST_PAGE } : { limit: NEXT_PAGE, cursor: pageParam },
       }),
     }),
     getInstance: build.query<Instance, string>({ query: (id) => `instances/${path(id)}` }),

@@ -59,25 +59,42 @@ export const INSTANCE_STATES = [
 ] as const;
 export type InstanceState = (typeof INSTANCE_STATES)[number];
 
+/** On how many of the nodes that must have a change in force it is. */
+export interface Applied {
+  generation: number;
+  nodes: number;
+  acked: number;
+}
+
 export interface Instance {
   id: string;
   uuid: string;
   name: string;
   state: InstanceState;
-  state_reason?: string | null;
+  state_reason: string | null;
   instance_type: string;
+  vcpus: number;
+  memory_mib: number;
+  /** GiB; 0 when it runs from memory. */
+  disk_gib: number;
   image_id: string;
+  vpc_id: string;
+  subnet_id: string;
+  availability_zone: string;
+  network_interface_id: string | null;
   private_ip: string | null;
   public_ip: string | null;
-  subnet_id: string;
-  vpc_id: string;
-  availability_zone: string;
+  mac_address: string | null;
   security_group_ids: string[];
   key_name: string | null;
   worker_node: string | null;
   generation: number;
+  applied: Applied;
+  /** When it last started. */
+  launched_at: string | null;
   created_at: string;
   updated_at: string;
+  terminated_at: string | null;
 }
 
 export interface LaunchInstanceRequest {
@@ -85,29 +102,33 @@ export interface LaunchInstanceRequest {
   image_id: string;
   instance_type: string;
   subnet_id: string;
+  /** 1 to 5; left out: the VPC's default group. */
   security_group_ids?: string[];
   key_name?: string;
   associate_public_ip: boolean;
-  /** Base64, as EC2 has it. */
+  /** Base64 of at most 16 KiB. */
   user_data?: string;
 }
 
 export interface ConsoleOutput {
   /** Base64 of the raw bytes of the serial console. */
   output: string;
-  timestamp: string | null;
+  timestamp: string;
 }
 
 export interface Image {
   id: string;
   uuid: string;
   name: string;
-  description?: string | null;
-  architecture?: string;
-  state?: string;
-  /** The login that the image's SSH daemon expects. */
-  default_user?: string | null;
-  created_at?: string;
+  description: string;
+  /** `initramfs` or `disk`. */
+  kind: string;
+  architecture: string;
+  state: string;
+  /** The least memory that boots it. */
+  min_memory_mib: number;
+  disk_gib: number;
+  created_at: string;
 }
 
 export interface InstanceType {
@@ -123,8 +144,10 @@ export interface Subnet {
   vpc_id: string;
   cidr_block: string;
   availability_zone: string;
-  subnet_type?: 'public' | 'private';
-  available_ip_count?: number;
+  subnet_type: 'public' | 'private';
+  /** Whether launches get a public address unless they say otherwise. */
+  map_public_ip_on_launch: boolean;
+  available_ip_address_count: number;
   created_at: string;
 }
 
@@ -134,7 +157,6 @@ export interface Vpc {
   name: string;
   cidr_block: string;
   state: string;
-  is_default?: boolean;
   created_at: string;
 }
 
@@ -143,27 +165,34 @@ export interface SecurityGroupRule {
   direction: 'inbound' | 'outbound';
   protocol: string;
   /** `"80"`, `"80-443"` or `"all"`. */
-  port_range: string | null;
+  port_range: string;
+  icmp_type: number | null;
+  icmp_code: number | null;
   /** A CIDR block or the id of a group. */
   source_destination: string;
-  description?: string | null;
+  description: string;
 }
 
 export interface SecurityGroup {
   id: string;
   uuid: string;
   name: string;
-  description?: string | null;
+  description: string;
   vpc_id: string;
-  rules?: SecurityGroupRule[];
+  /** Whether it came with the VPC. */
+  is_default: boolean;
+  rules: SecurityGroupRule[];
   created_at: string;
 }
 
 export interface KeyPair {
   id: string;
+  uuid: string;
   name: string;
-  fingerprint?: string;
-  created_at?: string;
+  /** `ed25519` or `rsa`. */
+  key_type: string;
+  fingerprint: string;
+  created_at: string;
 }
 
 /** What the server sends on `/api/v1/ws`. */

@@ -1,7 +1,8 @@
 import { ApiOutlined } from '@ant-design/icons';
-import { Button, Popover, Typography } from 'antd';
+import { Button, Popover } from 'antd';
 import { useTranslation } from 'react-i18next';
 import { type RestCall, toCurl } from '../util/curl';
+import { CopyButton } from './CopyButton';
 import { ScrollText } from './ScrollText';
 
 /** A button that shows the REST calls behind a view as curl commands. */
@@ -13,12 +14,9 @@ export function ApiSnippet({ calls }: { calls: RestCall[] }) {
       {calls.map((call) => {
         const command = toCurl(window.location.origin, call);
         return (
-          <div key={`${call.method} ${call.path}`} className="snippet-block">
+          <div key={`${call.method} ${call.path}`} className="code-box">
             <ScrollText label={`${call.method} ${call.path}`} text={command} />
-            <Typography.Text
-              className="snippet-copy"
-              copyable={{ text: command, tooltips: [t('api.copy'), t('common.copied')] }}
-            />
+            <CopyButton className="code-copy" text={command} what={`${call.method} ${call.path}`} />
           </div>
         );
       })}

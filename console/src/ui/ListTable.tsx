@@ -27,7 +27,7 @@ export function ListTable<T extends { id: string }>({
   /** Below this width the table scrolls sideways. */
   width: number;
 }) {
-  const { t } = useTranslation();
+  const { t, i18n } = useTranslation();
   if (loading) {
     const placeholders = Array.from({ length: SKELETON_ROWS }, (_, index) => ({ id: `${index}` }) as T);
     return (
@@ -55,6 +55,8 @@ export function ListTable<T extends { id: string }>({
   }
   return (
     <Table<T>
+      // Cells may be kept as long as their row does not change; another language changes them all.
+      key={i18n.language}
       aria-label={label}
       size="middle"
       rowKey="id"

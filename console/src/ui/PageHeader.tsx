@@ -1,4 +1,3 @@
-import { Typography } from 'antd';
 import { type ReactNode, useEffect } from 'react';
 import { useTranslation } from 'react-i18next';
 
@@ -11,9 +10,7 @@ export function PageHeader({ title, extra }: { title: string; extra?: ReactNode 
   }, [title, product]);
   return (
     <div className="page-header">
-      <Typography.Title level={1} className="page-title">
-        {title}
-      </Typography.Title>
+      <h1 className="page-title">{title}</h1>
       {extra !== undefined && <div className="page-extra">{extra}</div>}
     </div>
   );

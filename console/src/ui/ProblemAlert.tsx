@@ -1,6 +1,7 @@
-import { Alert, Button, Typography } from 'antd';
+import { Alert, Button } from 'antd';
 import type { ReactNode } from 'react';
 import { useTranslation } from 'react-i18next';
+import { CopyText } from './CopyText';
 
 /** What `ProblemAlert` shows; `ApiProblem` has this shape. */
 export interface Problem {
@@ -63,15 +64,7 @@ export function ProblemAlert({
             )}
             {problem.requestId !== null && (
               <Row label={t('problem.requestId')}>
-                <Typography.Text
-                  className="mono"
-                  copyable={{
-                    text: problem.requestId,
-                    tooltips: [t('common.copy', { what: t('problem.requestId') }), t('common.copied')],
-                  }}
-                >
-                  {problem.requestId}
-                </Typography.Text>
+                <CopyText value={problem.requestId} what={t('problem.requestId')} />
               </Row>
             )}
           </dl>

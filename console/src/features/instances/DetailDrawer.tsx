@@ -1,4 +1,4 @@
-import { Button, Drawer, Skeleton, Typography } from 'antd';
+import { Button, Drawer, Skeleton } from 'antd';
 import type { ReactNode } from 'react';
 import { useTranslation } from 'react-i18next';
 import { useLocation, useNavigate, useParams } from 'react-router';
@@ -15,6 +15,7 @@ import type { Instance } from '../../api/types';
 import { paths } from '../../paths';
 import { useAppSelector } from '../../store';
 import { ApiSnippet } from '../../ui/ApiSnippet';
+import { CopyButton } from '../../ui/CopyButton';
 import { CopyText } from '../../ui/CopyText';
 import { EmptyState } from '../../ui/EmptyState';
 import { Facts } from '../../ui/Facts';
@@ -23,6 +24,7 @@ import { ScrollText } from '../../ui/ScrollText';
 import { StateTag } from '../../ui/StateTag';
 import { TimeText } from '../../ui/TimeText';
 import { useRouteDrawer } from '../../ui/useRouteDrawer';
+import { memoryText } from '../../util/units';
 import { sshHint } from './ssh';
 import { ACTIONS, isAllowed, useInstanceActions } from './useInstanceActions';
 
@@ -57,15 +59,9 @@ function Connect({ instance }: { instance: Instance }) {
   }
   return (
     <>
-      <div className="command-box">
+      <div className="code-box">
         <ScrollText label={t('detail.ssh')} text={hint.command} />
-        <Typography.Text
-          className="command-copy"
-          copyable={{
-            text: hint.command,
-            tooltips: [t('common.copy', { what: t('detail.ssh') }), t('common.copied')],
-          }}
-        />
+        <CopyButton className="code-copy" text={hint.command} what={t('detail.ssh')} />
       </div>
       <p className="hint">
         {t('detail.sshPath', { file: hint.keyFile })} {t('detail.sshUser', { user: hint.user })}
@@ -96,7 +92,15 @@ function Details({ instance }: { instance: Instance }) {
               : []),
             [t('common.id'), <CopyText key="id" value={instance.id} what={t('common.id')} />],
             [t('common.uuid'), <CopyText key="uuid" value={instance.uuid} what={t('common.uuid')} />],
-            [t('instances.type'), instance.instance_type],
+            [
+              t('instances.type'),
+              <span key="type">
+                {instance.instance_type}{' '}
+                <span className="muted">
+                  {t('launch.typeSpec', { vcpus: instance.vcpus, memory: memoryText(instance.memory_mib) })}
+                </span>
+              </span>,
+            ],
             [
               t('instances.image'),
               <Reference
@@ -107,7 +111,8 @@ function Details({ instance }: { instance: Instance }) {
               />,
             ],
             [t('detail.keyPair'), instance.key_name ?? t('common.none')],
-            [t('instances.launched'), <TimeText key="created" at={instance.created_at} />],
+            [t('instances.launched'), <TimeText key="launched" at={instance.launched_at} />],
+            [t('common.created'), <TimeText key="created" at={instance.created_at} />],
             [t('detail.updated'), <TimeText key="updated" at={instance.updated_at} />],
           ]}
         />
@@ -122,6 +127,11 @@ function Details({ instance }: { instance: Instance }) {
             [
               t('instances.privateIp'),
               <CopyText key="private" value={instance.private_ip} what={t('instances.privateIp')} />,
+            ],
+            [t('detail.mac'), <CopyText key="mac" value={instance.mac_address} what={t('detail.mac')} />],
+            [
+              t('detail.interface'),
+              <CopyText key="eni" value={instance.network_interface_id} what={t('detail.interface')} />,
             ],
             [
               t('common.vpc'),
@@ -153,7 +163,14 @@ function Details({ instance }: { instance: Instance }) {
             ],
             [t('common.zone'), instance.availability_zone],
             [t('detail.node'), instance.worker_node ?? '–'],
-            [t('detail.generation'), instance.generation],
+            [
+              t('detail.generation'),
+              t('detail.applied', {
+                generation: instance.generation,
+                acked: instance.applied.acked,
+                nodes: instance.applied.nodes,
+              }),
+            ],
           ]}
         />
       </Section>

@@ -27,7 +27,7 @@ async function choose(user: UserEvent, label: string, option: string): Promise<v
 async function fill(user: UserEvent, name: string): Promise<void> {
   await user.type(await screen.findByLabelText('Name'), name);
   await choose(user, 'Image', 'gon-linux');
-  await choose(user, 'Instance type', 't1.nano');
+  await choose(user, 'Instance type', 'g1.pico');
   await choose(user, 'Subnet', 'web-a');
 }
 
@@ -48,7 +48,7 @@ describe('the launch form', () => {
     expect(posts[0]?.body).toEqual({
       name: 'api-1',
       image_id: images.find(({ name }) => name === 'gon-linux')?.id,
-      instance_type: 't1.nano',
+      instance_type: 'g1.pico',
       subnet_id: subnets.find(({ name }) => name === 'web-a')?.id,
       security_group_ids: [securityGroups.find(({ name }) => name === 'web')?.id],
       key_name: 'ops',
@@ -75,6 +75,38 @@ describe('the launch form', () => {
       'subnet_id',
     ]);
     expect(body.associate_public_ip).toBe(false);
+  });
+
+  it('takes the public address from the subnet until somebody says otherwise', async () => {
+    const { user } = openConsole('/instances/launch');
+    await fill(user, 'addressed');
+    const toggle = screen.getByRole('switch', { name: 'Public IP address' });
+    expect(toggle.getAttribute('aria-checked')).toBe('true');
+    await choose(user, 'Subnet', 'data-a');
+    await waitFor(() => expect(toggle.getAttribute('aria-checked')).toBe('false'));
+    await user.click(toggle);
+    await choose(user, 'Subnet', 'web-a');
+    await user.click(toggle);
+    await choose(user, 'Subnet', 'bench');
+    await screen.findAllByText('172.20.1.0/24 · gon-1b');
+    expect(toggle.getAttribute('aria-checked')).toBe('false');
+  });
+
+  it('offers no type that is too small for the image', async () => {
+    const { user } = openConsole('/instances/launch');
+    await fill(user, 'roomy');
+    const box = screen.getByRole('combobox', { name: 'Instance type' });
+    const shown = () => box.closest('.ant-select')?.textContent;
+    expect(shown()).toContain('g1.pico');
+    await choose(user, 'Image', 'debian-12');
+    await waitFor(() => expect(shown()).not.toContain('g1.pico'));
+    await user.click(box);
+    const disabled = await waitFor(() => {
+      const found = document.querySelectorAll('.ant-select-item-option-disabled');
+      expect(found.length).toBeGreaterThan(0);
+      return [...found].map((option) => option.textContent);
+    });
+    expect(disabled).toEqual(['g1.picoNeeds at least 512 MiB']);
   });
 
   it('asks only for the groups of the chosen VPC, and forgets them with another one', async () => {

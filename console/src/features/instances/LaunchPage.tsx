@@ -1,5 +1,5 @@
 import { Alert, App, Button, Form, Input, Select, Switch } from 'antd';
-import { type ReactNode, useEffect, useMemo, useState } from 'react';
+import { type ReactNode, useEffect, useMemo, useRef, useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { useNavigate } from 'react-router';
 import {
@@ -52,11 +52,29 @@ export function LaunchPage() {
   const vpcId = subnet?.vpc_id;
   const groups = useListSecurityGroupsQuery({ vpc_id: vpcId ?? '' }, { skip: vpcId === undefined });
 
+  const leastMemory = images.data?.find(({ id }) => id === values?.image_id)?.min_memory_mib ?? 0;
+  const type = types.data?.find(({ name }) => name === values?.instance_type);
+  // The image may have been changed after the type.
+  const tooSmall = type !== undefined && type.memory_mib < leastMemory;
+  useEffect(() => {
+    if (tooSmall) {
+      form.setFieldValue('instance_type', undefined);
+    }
+  }, [tooSmall, form]);
+
   // Groups belong to a VPC: those chosen for another one make no sense any more.
   // biome-ignore lint/correctness/useExhaustiveDependencies: only a change of the VPC empties the field.
   useEffect(() => {
     form.setFieldValue('security_group_ids', []);
   }, [vpcId]);
+  // The subnet says what is usual, until somebody says otherwise.
+  const publicIpChosen = useRef(false);
+  const usualPublicIp = subnet?.map_public_ip_on_launch;
+  useEffect(() => {
+    if (usualPublicIp !== undefined && !publicIpChosen.current) {
+      form.setFieldValue('associate_public_ip', usualPublicIp);
+    }
+  }, [usualPublicIp, form]);
   // Where there is no choice, it is made.
   useEffect(() => {
     for (const [field, list] of [
@@ -138,7 +156,10 @@ export function LaunchPage() {
         scrollToFirstError={{ focus: true, block: 'center' }}
         initialValues={{ associate_public_ip: true }}
         onFinish={submit}
-        onValuesChange={() => setRefusal(null)}
+        onValuesChange={(changed: LaunchValues) => {
+          setRefusal(null);
+          publicIpChosen.current ||= 'associate_public_ip' in changed;
+        }}
       >
         <div className="launch-form">
           {failed !== undefined && (
@@ -182,7 +203,7 @@ export function LaunchPage() {
                 options={images.data?.map((image) => ({
                   value: image.id,
                   text: `${image.name} ${image.id}`,
-                  label: <Option name={image.name} note={image.description ?? image.architecture} />,
+                  label: <Option name={image.name} note={image.description || image.architecture} />,
                 }))}
               />
             </Form.Item>
@@ -197,10 +218,15 @@ export function LaunchPage() {
                 options={types.data?.map((type) => ({
                   value: type.name,
                   text: type.name,
+                  disabled: type.memory_mib < leastMemory,
                   label: (
                     <Option
                       name={type.name}
-                      note={t('launch.typeSpec', { vcpus: type.vcpus, memory: memoryText(type.memory_mib) })}
+                      note={
+                        type.memory_mib < leastMemory
+                          ? t('launch.tooSmall', { memory: memoryText(leastMemory) })
+                          : t('launch.typeSpec', { vcpus: type.vcpus, memory: memoryText(type.memory_mib) })
+                      }
                     />
                   ),
                 }))}
@@ -228,7 +254,7 @@ export function LaunchPage() {
                 options={groups.currentData?.map((group) => ({
                   value: group.id,
                   text: `${group.name} ${group.id}`,
-                  label: <Option name={group.name} note={group.description ?? undefined} />,
+                  label: <Option name={group.name} note={group.description} />,
                 }))}
                 labelRender={({ value }) => nameOf(groups.data, String(value))}
               />

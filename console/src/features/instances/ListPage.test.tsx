@@ -3,7 +3,7 @@ import { HttpResponse, http } from 'msw';
 import { afterEach, describe, expect, it } from 'vitest';
 import type { MockCloud } from '../../../mock/cloud';
 import { openSockets } from '../../../mock/handlers';
-import { emptyWorld, seededWorld } from '../../../mock/seed';
+import { emptyWorld, fillWorld, seededWorld } from '../../../mock/seed';
 import { callsTo, openConsole } from '../../../test/console';
 import { server } from '../../../test/setup';
 import { liveTiming } from '../../api/events';
@@ -52,7 +52,7 @@ describe('the list of instances', () => {
       'web-1',
       'Running',
       idOf(cloud, 'web-1'),
-      't1.micro',
+      'g1.micro',
       'debian-12',
       '10.0.1.10',
       '203.0.113.10',
@@ -75,17 +75,11 @@ describe('the list of instances', () => {
 
   it('reads all pages', async () => {
     const world = seededWorld();
-    const [pattern] = world.instances;
-    if (pattern !== undefined) {
-      world.instances = Array.from({ length: 230 }, (_, index) => ({
-        ...pattern,
-        id: `i-${String(index).padStart(17, '0')}`,
-        name: `vm-${index}`,
-      }));
-    }
+    fillWorld(world, 730);
     const { cloud } = openConsole('/instances', { world });
-    expect(await screen.findByText('230 entries')).toBeTruthy();
-    expect(callsTo(cloud, 'GET', /^\/instances\?limit=100&cursor=200/).length).toBeGreaterThan(0);
+    expect(await screen.findByText('730 entries')).toBeTruthy();
+    expect(callsTo(cloud, 'GET', /^\/instances\?limit=500&cursor=100$/).length).toBeGreaterThan(0);
+    expect(callsTo(cloud, 'GET', /^\/instances\?limit=500&cursor=600$/).length).toBeGreaterThan(0);
   });
 
   it('invites to launch when there is nothing', async () => {
@@ -97,10 +91,10 @@ describe('the list of instances', () => {
     const { user, router } = openConsole('/instances?state=running');
     await screen.findByRole('link', { name: 'web-1' });
     expect(screen.queryByRole('link', { name: 'batch-7' })).toBeNull();
-    await user.type(screen.getByLabelText('Search instances'), 'm1.large 10.0.2');
+    await user.type(screen.getByLabelText('Search instances'), 'g1.large 10.0.2');
     await waitFor(() => expect(screen.queryByRole('link', { name: 'web-1' })).toBeNull());
     expect(screen.getByRole('link', { name: '데이터베이스' })).toBeTruthy();
-    expect(router.state.location.search).toContain('q=m1.large');
+    expect(router.state.location.search).toContain('q=g1.large');
     expect(router.state.location.search).toContain('state=running');
   });
 

@@ -4,7 +4,7 @@ import { useMemo } from 'react';
 import { useTranslation } from 'react-i18next';
 import { Outlet, useLocation, useNavigate, useSearchParams } from 'react-router';
 import { useListImagesQuery } from '../../api';
-import { PAGE_SIZE } from '../../api/endpoints';
+import { FIRST_PAGE } from '../../api/endpoints';
 import { INSTANCE_STATES, type InstanceState } from '../../api/types';
 import { paths } from '../../paths';
 import { ApiSnippet } from '../../ui/ApiSnippet';
@@ -85,7 +85,7 @@ export function ListPage() {
         title={t('instances.title')}
         extra={
           <>
-            <ApiSnippet calls={[{ method: 'GET', path: `/instances?limit=${PAGE_SIZE}` }]} />
+            <ApiSnippet calls={[{ method: 'GET', path: `/instances?limit=${FIRST_PAGE}` }]} />
             <Button type="primary" icon={<PlusOutlined aria-hidden="true" />} onClick={launch}>
               {t('instances.launch')}
             </Button>

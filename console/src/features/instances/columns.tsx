@@ -11,6 +11,16 @@ import type { InstanceAction } from './useInstanceActions';
 
 export const TABLE_WIDTH = 1162;
 
+/** When it last started; while it never has, when it was asked for. */
+function launchTime(row: Instance): string {
+  return row.launched_at ?? row.created_at;
+}
+
+/** For cells that show nothing but the row: most rows are the same after an event. */
+function changed(row: Instance, before: Instance): boolean {
+  return row !== before;
+}
+
 export function instanceColumns(
   t: TFunction,
   search: string,
@@ -43,6 +53,7 @@ export function instanceColumns(
     },
     {
       key: 'id',
+      shouldCellUpdate: changed,
       title: t('common.id'),
       width: 182,
       render: (_, row) => <CopyText value={row.id} what={t('common.id')} />,
@@ -66,12 +77,14 @@ export function instanceColumns(
     },
     {
       key: 'private_ip',
+      shouldCellUpdate: changed,
       title: t('instances.privateIp'),
       width: 128,
       render: (_, row) => <CopyText value={row.private_ip} what={t('instances.privateIp')} />,
     },
     {
       key: 'public_ip',
+      shouldCellUpdate: changed,
       title: t('instances.publicIp'),
       width: 136,
       render: (_, row) => <CopyText value={row.public_ip} what={t('instances.publicIp')} />,
@@ -86,11 +99,12 @@ export function instanceColumns(
       key: 'launched',
       title: t('instances.launched'),
       width: 122,
-      sorter: (a, b) => Date.parse(a.created_at) - Date.parse(b.created_at),
-      render: (_, row) => <TimeText at={row.created_at} />,
+      sorter: (a, b) => Date.parse(launchTime(a)) - Date.parse(launchTime(b)),
+      render: (_, row) => <TimeText at={launchTime(row)} />,
     },
     {
       key: 'actions',
+      shouldCellUpdate: changed,
       title: <span className="visually-hidden">{t('instances.actions')}</span>,
       width: 48,
       fixed: 'end',

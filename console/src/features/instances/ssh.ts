@@ -1,8 +1,13 @@
 import type { Image, Instance } from '../../api/types';
 import { shellQuote } from '../../util/curl';
 
-/** The login when an image does not name one. */
-export const FALLBACK_USER = 'root';
+/** Whose SSH daemon expects another login than root, by the beginning of the image's name. */
+const LOGINS = ['debian', 'ubuntu', 'fedora'];
+
+/** The login that cloud images of this name use; root where nothing else is known (`gon-linux`). */
+function usualLogin(image: Image | undefined): string {
+  return LOGINS.find((login) => image?.name.startsWith(login)) ?? 'root';
+}
 
 export type SshHint =
   | { possible: true; command: string; user: string; keyFile: string }
@@ -19,7 +24,7 @@ export function sshHint(instance: Instance, image: Image | undefined): SshHint {
   if (!instance.key_name) {
     return { possible: false, reason: 'sshNoKey' };
   }
-  const user = image?.default_user || FALLBACK_USER;
+  const user = usualLogin(image);
   const keyFile = `${instance.key_name}.pem`;
   const command = `ssh -i ${shellQuote(keyFile)} ${shellQuote(`${user}@${instance.public_ip}`)}`;
   return { possible: true, command, user, keyFile };

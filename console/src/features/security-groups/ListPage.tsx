@@ -17,10 +17,19 @@ import { ProblemAlert } from '../../ui/ProblemAlert';
 import { TimeText } from '../../ui/TimeText';
 import { Toolbar } from '../../ui/Toolbar';
 
+/** Ports, or type and code for ICMP. */
+function portsText(rule: SecurityGroupRule, all: string): string {
+  if (rule.protocol === 'icmp') {
+    return rule.icmp_type === null
+      ? all
+      : [rule.icmp_type, rule.icmp_code].filter((n) => n !== null).join('/');
+  }
+  return rule.port_range === 'all' ? all : rule.port_range;
+}
+
 function Rules({ group }: { group: SecurityGroup }) {
   const { t } = useTranslation();
-  const orAll = (value: string | null) =>
-    value === null || value === 'all' ? t('securityGroups.all') : value.toUpperCase();
+  const orAll = (value: string) => (value === 'all' ? t('securityGroups.all') : value.toUpperCase());
   const columns: TableColumnsType<SecurityGroupRule> = [
     {
       key: 'direction',
@@ -28,7 +37,11 @@ function Rules({ group }: { group: SecurityGroup }) {
       render: (_, rule) => t(`securityGroups.${rule.direction}`),
     },
     { key: 'protocol', title: t('securityGroups.protocol'), render: (_, rule) => orAll(rule.protocol) },
-    { key: 'ports', title: t('securityGroups.ports'), render: (_, rule) => orAll(rule.port_range) },
+    {
+      key: 'ports',
+      title: t('securityGroups.ports'),
+      render: (_, rule) => portsText(rule, t('securityGroups.all')),
+    },
     {
       key: 'peer',
       title: t('securityGroups.peer'),
@@ -47,7 +60,7 @@ function Rules({ group }: { group: SecurityGroup }) {
       rowKey="id"
       pagination={false}
       columns={columns}
-      dataSource={group.rules ?? []}
+      dataSource={group.rules}
       locale={{ emptyText: t('securityGroups.noRules') }}
     />
   );
@@ -108,7 +121,7 @@ export function ListPage() {
       title: t('common.description'),
       width: 220,
       render: (_, row) => (
-        <span className="ellipsis" title={row.description ?? undefined}>
+        <span className="ellipsis" title={row.description}>
           {row.description || '–'}
         </span>
       ),
@@ -117,7 +130,7 @@ export function ListPage() {
       key: 'rules',
       title: t('securityGroups.rules'),
       width: 80,
-      render: (_, row) => row.rules?.length ?? '–',
+      render: (_, row) => row.rules.length,
     },
     {
       key: 'created',

@@ -36,9 +36,9 @@ function Subnets({ vpc, subnets }: { vpc: Vpc; subnets: Subnet[] }) {
     {
       key: 'kind',
       title: t('vpcs.kind'),
-      render: (_, row) => (row.subnet_type === undefined ? '–' : t(`vpcs.${row.subnet_type}`)),
+      render: (_, row) => t(`vpcs.${row.subnet_type}`),
     },
-    { key: 'free', title: t('vpcs.freeAddresses'), render: (_, row) => row.available_ip_count ?? '–' },
+    { key: 'free', title: t('vpcs.freeAddresses'), render: (_, row) => row.available_ip_address_count },
   ];
   return (
     <Table<Subnet>
@@ -79,10 +79,9 @@ export function ListPage() {
       width: 200,
       sorter: (a, b) => a.name.localeCompare(b.name),
       render: (_, row) => (
-        <span className="ellipsis" title={row.name}>
-          <strong>{row.name}</strong>{' '}
-          {row.is_default && <span className="muted">({t('common.default')})</span>}
-        </span>
+        <strong className="ellipsis" title={row.name}>
+          {row.name}
+        </strong>
       ),
     },
     {
