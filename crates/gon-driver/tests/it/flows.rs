@@ -8,9 +8,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use gon_net::flow::{Slice, ZoneSource};
+use gon_net::flow::{IP_ICMP, IP_TCP, IP_UDP, Slice, ZoneSource};
 use gon_net::openflow::{self, BundleStep, Incoming};
 use gon_net::pipeline::Stage;
+use gon_net::trace::{Conntrack, Packet, trace};
 use gon_net::{Action, Cookie, Field, Flow, FlowMod, FlowTable, Match, Mirror, compile, diff};
 
 use crate::topology;
@@ -338,4 +339,103 @@ fn a_bundle_is_all_or_nothing() {
     assert_eq!(session.next(), Incoming::BarrierReply);
     session.apply(5, &[FlowMod::Delete(&good)]).unwrap();
     assert_eq!(session.installed().to_string(), "");
+}
+
+/// The ports that `ofproto/trace` sends a packet out of.
+fn traced_by_switch(dummy: &Dummy, in_port: u32, packet: &Packet) -> Vec<u32> {
+    let get = |field| packet.get(field);
+    let proto = get(Field::IpProto);
+    let mac = |field| gon_net::flow::mac_from_bits(get(field));
+    let (name, ports) = match u8::try_from(proto).unwrap() {
+        IP_TCP => ("tcp", format!("tp_src={},tp_dst={}", get(Field::TcpSrc), get(Field::TcpDst))),
+        IP_UDP => ("udp", format!("udp_src={},udp_dst={}", get(Field::UdpSrc), get(Field::UdpDst))),
+        _ => ("icmp", format!("icmp_type={},icmp_code={}", get(Field::IcmpType), get(Field::IcmpCode))),
+    };
+    let words = format!(
+        "in_port={in_port},dl_src={},dl_dst={},{name},nw_src={},nw_dst={},nw_ttl={},{ports}",
+        mac(Field::EthSrc),
+        mac(Field::EthDst),
+        packet.addr(Field::IpSrc),
+        packet.addr(Field::IpDst),
+        get(Field::IpTtl),
+    );
+    let control = dummy.path("sw.ctl");
+    let text = dummy.run("ovs-appctl", &["-t", &control, "ofproto/trace", "a", &words]);
+    let mut ports = vec![];
+    for line in text.lines().map(str::trim) {
+        if line == "IN_PORT" {
+            ports.push(in_port);
+        } else if let Some(port) = line.strip_prefix("-> output port is ") {
+            ports.push(port.parse().unwrap());
+        } else if let Some(port) = line.strip_prefix("output:") {
+            ports.extend(port.parse::<u32>().ok());
+        } else if line.contains("skipping output to input port") {
+            ports.pop();
+        }
+    }
+    ports
+}
+
+#[test]
+fn the_interpreter_agrees_with_open_vswitch() {
+    let dummy = Dummy::start();
+    dummy.bridge("a");
+    let topology = topology::two_vpcs().port(21, 11, "10.0.1.12", &[1], Some("203.0.113.21"));
+    dummy.port("a", "meta", gon_net::service::META_PORT);
+    dummy.port("a", "ext", gon_net::service::EXT_PORT);
+    for port in &topology.doc.ports {
+        dummy.port("a", &format!("p{}", port.port_no), port.port_no.into());
+    }
+    let compiled = compile(&topology.doc, &topology::facts());
+    dummy.ofctl(&["replace-flows", "-"], "a", &compiled.flows.to_string());
+
+    let everywhere = [
+        "10.0.1.1",
+        "10.0.1.2",
+        "10.0.1.10",
+        "10.0.1.11",
+        "10.0.1.12",
+        "10.0.2.10",
+        "10.0.0.2",
+        "10.0.9.9",
+        "203.0.113.10",
+        "203.0.113.21",
+        "203.0.113.99",
+        "8.8.8.8",
+        "169.254.169.254",
+        "224.0.0.1",
+    ];
+    let traffic = [(IP_TCP, 22), (IP_TCP, 5432), (IP_TCP, 80), (IP_UDP, 53), (IP_ICMP, 0)];
+    let mut seen = 0;
+    let mut delivered = 0;
+    let mut compare = |in_port: u32, packet: &Packet| {
+        let ours = trace(&compiled.flows, in_port, packet, &mut Conntrack::new());
+        let ports: Vec<u32> = ours.outputs.iter().map(|(port, _)| *port).collect();
+        assert_eq!(ports, traced_by_switch(&dummy, in_port, packet), "from {in_port}: {packet:?}\n{ours}");
+        seen += 1;
+        delivered += ports.len();
+    };
+    let of_kind = |packet: Packet, (proto, port): (u8, u64)| match proto {
+        IP_TCP => packet.with(Field::TcpSrc, 4000).with(Field::TcpDst, port),
+        IP_UDP => packet.with(Field::UdpSrc, 4000).with(Field::UdpDst, port),
+        _ => packet.with(Field::IcmpType, 8),
+    };
+    for (n, target) in everywhere.iter().enumerate() {
+        let address = topology::ip(target);
+        for port in &topology.doc.ports {
+            let neighbour =
+                topology.doc.ports.iter().find(|p| p.private_ip == address && p.subnet == port.subnet);
+            let hop = neighbour.map_or(gon_types::MacAddr::ROUTER, |p| p.mac);
+            // Not all of them each time: a trace takes a process.
+            let kind = traffic[(n + usize::from(port.port_no)) % traffic.len()];
+            let packet = Packet::ip((port.mac, port.private_ip), (hop, address), kind.0);
+            compare(port.port_no.into(), &of_kind(packet, kind));
+        }
+        let world = (topology::EXT_MAC, topology::ip("198.51.100.7"));
+        let kind = traffic[n % traffic.len()];
+        let packet = Packet::ip(world, (gon_types::MacAddr::ROUTER, address), kind.0);
+        compare(gon_net::service::EXT_PORT, &of_kind(packet, kind));
+    }
+    println!("{seen} packets, {delivered} delivered");
+    assert!(delivered > 15);
 }

@@ -230,9 +230,7 @@ impl Lab {
         if !mods.is_empty() {
             self.session.as_mut().unwrap().apply(self.bundles, &mods).unwrap();
             // What the datapath has cached follows within milliseconds by itself; this waits until it has.
-            let before = Instant::now();
             run("ovs-appctl", &["-t", &self.path("switch.ctl"), "revalidator/wait"]);
-            println!("{} changes, in force {:?} after the commit", mods.len(), before.elapsed());
         }
         self.installed = compiled;
     }

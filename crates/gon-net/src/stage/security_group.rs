@@ -4,8 +4,8 @@
 //! the receiver). Promises: only packets go on whose *connection* a rule allows to be begun, by the side that began it.
 //!
 //! **Every packet is judged by the rules, in both directions.** `judge` finds out from conntrack who began the
-//! connection, then asks `policy` about the packet that began it (`resubmit(,ct)`: addresses and ports of the original
-//! direction). An answer passes because the connection it belongs to is allowed, and an ICMP error because the connection
+//! connection, then asks `policy` about the packet that began it: this one looks the same if it goes the same way; for
+//! an answer or an ICMP error `resubmit(,ct)` asks with the addresses and ports of the original direction. An answer passes because the connection it belongs to is allowed, and an ICMP error because the connection
 //! it is about is. So a rule that is taken away cuts the connections it had allowed at once, in both directions and
 //! without touching the connection table; connections that another rule allows live on.
 //!
@@ -16,7 +16,7 @@
 use super::{Sink, go, reg};
 use crate::compile::Mirror;
 use crate::flow::{Action, Field, IP_ICMP, IP_TCP, IP_UDP, Match, ZoneSource};
-use crate::pipeline::ct_state::{INV, NEW, RPL, TRK};
+use crate::pipeline::ct_state::{INV, NEW, REL, RPL, TRK};
 use crate::pipeline::{LENS, MARK_MIRRORED, PHASE_IN, RETRY, Stage, ZONE, lens, low16};
 use crate::plan::Plan;
 
@@ -55,7 +55,8 @@ fn judge(mirror: Mirror, sink: &mut Sink) {
         let untracked = phase(state(Match::ip(), INV | TRK, 0));
         sink.fixed(stage, 200, untracked, vec![reg(LENS, forward), go(Stage::Policy)]);
         let tracked = |set, clear| phase(state(Match::ip(), set | TRK, clear | INV));
-        sink.fixed(stage, 100, tracked(0, RPL), vec![reg(LENS, forward), ask_about_first()]);
+        sink.fixed(stage, 100, tracked(0, RPL | REL), vec![reg(LENS, forward), go(Stage::Policy)]);
+        sink.fixed(stage, 100, tracked(REL, RPL), vec![reg(LENS, forward), ask_about_first()]);
         sink.fixed(stage, 100, tracked(RPL, 0), vec![reg(LENS, backward), ask_about_first()]);
         if mirror != Mirror::Off {
             // The connection's "first" packet was an answer: who seems to have begun it did not.
@@ -88,7 +89,7 @@ pub(super) fn second_chance(mirror: Mirror, sink: &mut Sink) {
             .slice(PHASE_IN, phase_in.into())
             .slice(RETRY, 0)
             .with(LENS, tried);
-        let again = vec![reg(LENS, other), Action::Load(RETRY, 1), ask_about_first()];
+        let again = vec![reg(LENS, other), Action::Load(RETRY, 1), go(Stage::Policy)];
         sink.fixed(Stage::Policy, 10, forgotten, again);
     }
 }
