@@ -62,3 +62,8 @@ pub async fn script(store: &Store, statements: &'static str) -> Result<()> {
 pub async fn json(store: &Store, query: &'static str) -> Result<Vec<serde_json::Value>> {
     Ok(sqlx::query_scalar(query).fetch_all(store.pool()).await?)
 }
+
+/// One number: for tests.
+pub async fn number(store: &Store, query: &'static str) -> Result<i64> {
+    Ok(sqlx::query_scalar(query).fetch_one(store.pool()).await?)
+}

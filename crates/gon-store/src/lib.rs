@@ -202,6 +202,11 @@ pub async fn commit(tx: Tx) -> Result<()> {
     })
 }
 
+/// Rolls back and waits for it, so that its locks are gone. Dropping a transaction rolls back as well, in a moment.
+pub async fn rollback(tx: Tx) -> Result<()> {
+    Ok(tx.rollback().await?)
+}
+
 /// Where a page begins and how long it is. Lists are newest first: by id, downwards.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {

@@ -521,7 +521,7 @@ pub async fn terminate(cx: Cx, One(id): One<Kind>, wait: Wait, (): ()) -> Result
     let row = Cx::found(instances::lock(&mut tx, cx.account(), &Ref::from(&id)).await, &id)?;
     if matches!(row.state.as_str(), "shutting-down" | "terminated") {
         let instance = show(instances::get(&mut tx, cx.account(), &row.id.into()).await?);
-        drop(tx);
+        gon_store::rollback(tx).await?;
         return wait_for(&cx, instance, until).await;
     }
     instances::set_power(&mut tx, row.id, "terminated", "shutting-down", false).await?;

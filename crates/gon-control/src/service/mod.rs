@@ -22,7 +22,7 @@ mod parse;
 pub use cursor::CursorKey;
 pub use cx::{Cx, IdempotencyKey, Resource};
 pub use error::{Kind, Refusal, Result};
-pub use users::{AdminError, Ensured, ensure_admin};
+pub use users::{AdminError, ensure_admin};
 
 /// Random bytes.
 fn random<const N: usize>() -> Result<[u8; N]> {

@@ -206,7 +206,7 @@ pub async fn delete(cx: Cx, One(id): One<Kind>, _: NoQuery, (): ()) -> Result<()
         if error.constraint().is_none() {
             return Cx::found(Err(error), &id);
         }
-        drop(tx);
+        gon_store::rollback(tx).await?;
         let mut conn = cx.conn().await?;
         let blockers = groups::blockers(&mut conn, row.id).await?;
         return Err(Refusal::dependency(

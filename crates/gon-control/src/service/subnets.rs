@@ -189,7 +189,7 @@ pub async fn delete(cx: Cx, One(id): One<Kind>, _: NoQuery, (): ()) -> Result<()
         if error.constraint().is_none() {
             return Cx::found(Err(error), &id);
         }
-        drop(tx);
+        gon_store::rollback(tx).await?;
         let mut conn = cx.conn().await?;
         let blockers = subnets::blockers(&mut conn, row.id).await?;
         return Err(Refusal::dependency(

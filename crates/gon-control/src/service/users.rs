@@ -25,29 +25,20 @@ pub enum AdminError {
     Store(#[from] StoreError),
 }
 
-/// What [`ensure_admin`] found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ensured {
-    /// There was no such user; there is now.
-    Created,
-    /// There was; its password stays what it is.
-    Present,
-}
-
 /// Makes the administrator of the first account (`default`) unless there is a user of that name. A password that is
-/// there already is not changed: what an operator set is not undone by a restart.
-pub async fn ensure_admin(store: &Store, username: &str, password: &str) -> Result<Ensured, AdminError> {
+/// there already is not changed: what an operator set is not undone by a restart. True if it was made.
+pub async fn ensure_admin(store: &Store, username: &str, password: &str) -> Result<bool, AdminError> {
     ensure_user(store, "default", username, password, "admin").await
 }
 
-/// Makes a user of an account unless there is one of that name; the account as well.
+/// Makes a user of an account unless there is one of that name; the account as well. True if it was made.
 pub async fn ensure_user(
     store: &Store,
     account: &str,
     username: &str,
     password: &str,
     role: &'static str,
-) -> Result<Ensured, AdminError> {
+) -> Result<bool, AdminError> {
     let good = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
     let ok = (1..=50).contains(&username.len())
         && username.bytes().next().is_some_and(good)
@@ -60,7 +51,7 @@ pub async fn ensure_user(
     }
     let mut conn = store.conn().await?;
     if gon_store::users::by_name(&mut conn, username).await?.is_some() {
-        return Ok(Ensured::Present);
+        return Ok(false);
     }
     drop(conn);
     let password = password.to_owned();
@@ -80,5 +71,5 @@ pub async fn ensure_user(
     };
     let created = gon_store::users::create(&mut tx, &user).await?;
     gon_store::commit(tx).await?;
-    Ok(if created { Ensured::Created } else { Ensured::Present })
+    Ok(created)
 }

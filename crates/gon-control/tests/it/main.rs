@@ -1,6 +1,7 @@
 //! The roles of the control plane against a real PostgreSQL.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod api;
 mod documents;
 mod ingest;
 mod placement;
