@@ -38,6 +38,8 @@ const ATTEMPTS: u32 = 3;
 const GOOD_RUN_MS: u64 = 600_000;
 /// How often an instance that is given up is tried all the same, should nobody be there to take the report.
 const LAST_PAUSE: Duration = Duration::from_secs(60);
+/// How often the power button is pressed while we wait for the guest.
+const PRESS_AGAIN: Duration = Duration::from_secs(4);
 /// How long the guest of a terminated instance may take to power itself off.
 const LAST_GRACE: Duration = Duration::from_secs(3);
 /// How long a killed process may take to be gone.
@@ -65,6 +67,8 @@ pub(super) struct Instance {
     unplugged: Option<Instant>,
     /// Until when the next attempt has to wait.
     pause: Option<Instant>,
+    /// When the power button was last pressed.
+    pressed: Option<Instant>,
     /// What is in the way at the moment, for the report.
     trouble: Option<String>,
 }
@@ -116,6 +120,7 @@ impl Instance {
             silent: None,
             unplugged: None,
             pause: None,
+            pressed: None,
             trouble: None,
         }
     }
@@ -254,7 +259,16 @@ impl Instance {
             Seen::Running => {
                 self.console.drain().await;
                 self.cut_log();
-                if action == Action::Wait { BUSY * 4 } else { IDLE }
+                if action == Action::Rest {
+                    return IDLE;
+                }
+                // A guest that was still booting has not heard it.
+                if self.pressed.is_none_or(|at| at.elapsed() > PRESS_AGAIN)
+                    && let Err(error) = self.press_power_button().await
+                {
+                    tracing::debug!(instance = %self.id, %error, "the power button");
+                }
+                BUSY * 4
             }
             Seen::Silent { .. } => BUSY,
             Seen::Gone if action == Action::Wait => self
@@ -413,7 +427,8 @@ impl Instance {
         }
     }
 
-    async fn press_power_button(&self) -> Result<(), Trouble> {
+    async fn press_power_button(&mut self) -> Result<(), Trouble> {
+        self.pressed = Some(Instant::now());
         Ok(self.monitor()?.press_power_button().await?)
     }
 

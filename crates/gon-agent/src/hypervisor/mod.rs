@@ -222,7 +222,6 @@ impl Hypervisor {
     }
 
     /// What the role's port serves; see [`routes`].
-    #[must_use]
     pub fn router(&self) -> Router {
         routes::router(Arc::clone(&self.shared))
     }

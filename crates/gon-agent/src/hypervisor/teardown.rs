@@ -82,9 +82,19 @@ async fn end(instance: InstanceId, dir: GuestDir) -> io::Result<Option<Ended>> {
             Some(Ended { instance, pid: process.pid, by_itself })
         }
     };
-    // Nobody holds its lock: nothing of it runs, and nothing is just being started.
-    let Some(_lock) = Lock::take(&dir)? else {
-        return Err(io::Error::other(format!("something of {instance} runs and cannot be found")));
+    // Nobody holds its lock: nothing of it runs, and nothing is just being started. The last thread of a process may
+    // let go a little later than its first.
+    let deadline = tokio::time::Instant::now() + CONNECT;
+    let _lock = loop {
+        match Lock::take(&dir)? {
+            Some(lock) => break lock,
+            None if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(5)).await
+            }
+            None => {
+                return Err(io::Error::other(format!("something of {instance} runs and cannot be found")));
+            }
+        }
     };
     // What was being removed still is, and who had powered itself off did; everything else is off by our doing.
     if !matches!(journal.phase, Phase::Removing | Phase::OffByGuest | Phase::Off) {

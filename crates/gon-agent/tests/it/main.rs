@@ -1,9 +1,12 @@
 //! The agents against the real host.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod controller;
 mod guest;
+mod hypervisor;
 mod ledger;
 mod link;
+mod manager;
+mod mini;
 mod network;
 mod samples;

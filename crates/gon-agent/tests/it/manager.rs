@@ -1,0 +1,122 @@
+//! An instance manager that serves what a test says, over a unix socket, as the real one does.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use gon_proto::{ComputeReport, InstanceReport, InstanceSpec, NodeAnswer, NodeCompute, NodeReport, paths};
+use gon_types::DocumentVersion;
+use gon_types::id::InstanceId;
+use serde::Deserialize;
+use tokio::sync::watch;
+
+use crate::samples;
+
+pub struct Manager {
+    document: watch::Sender<Option<NodeCompute>>,
+    reports: watch::Receiver<Vec<ComputeReport>>,
+    node: watch::Receiver<Option<NodeReport>>,
+    generation: u64,
+    server: tokio::task::JoinHandle<()>,
+}
+impl Drop for Manager {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+#[derive(Clone)]
+struct Shared {
+    document: watch::Receiver<Option<NodeCompute>>,
+    reports: Arc<watch::Sender<Vec<ComputeReport>>>,
+    node: Arc<watch::Sender<Option<NodeReport>>>,
+}
+
+#[derive(Deserialize)]
+struct After {
+    after: String,
+    wait: u64,
+}
+
+impl Manager {
+    pub fn start(socket: &Path) -> Self {
+        let (document, documents) = watch::channel(None);
+        let (report, reports) = watch::channel(vec![]);
+        let (node, nodes) = watch::channel(None);
+        let shared = Shared { document: documents, reports: Arc::new(report), node: Arc::new(node) };
+        let router = Router::new()
+            .route(paths::COMPUTE_DOCUMENT, get(serve))
+            .route(paths::COMPUTE_REPORT, post(take))
+            .route(paths::NODE_REPORT, post(introduce))
+            .with_state(shared);
+        let listener = tokio::net::UnixListener::bind(socket).unwrap();
+        let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { document, reports, node: nodes, generation: 0, server }
+    }
+
+    /// The next document has these instances.
+    pub fn publish(&mut self, instances: &[InstanceSpec]) {
+        self.generation += 1;
+        self.document.send_replace(Some(NodeCompute {
+            format: gon_proto::FORMAT,
+            node: samples::node(),
+            version: DocumentVersion { epoch: 1, generation: self.generation },
+            mass_change_ok: false,
+            instances: instances.to_vec(),
+        }));
+    }
+
+    /// Waits for a report that says this of an instance.
+    pub async fn wait_for(
+        &self,
+        id: InstanceId,
+        what: &str,
+        good: impl Fn(&InstanceReport) -> bool,
+    ) -> InstanceReport {
+        let found = |reports: &Vec<ComputeReport>| {
+            reports.last().and_then(|report| report.instances.iter().find(|i| i.id == id && good(i)).cloned())
+        };
+        let mut reports = self.reports.clone();
+        let wait = reports.wait_for(|reports| found(reports).is_some());
+        match tokio::time::timeout(Duration::from_secs(40), wait).await {
+            Ok(reports) => found(&reports.unwrap()).unwrap(),
+            Err(_) => panic!("not {what}: {:?}", self.reports.borrow().last()),
+        }
+    }
+
+    /// Every report so far.
+    pub fn reports(&self) -> Vec<ComputeReport> {
+        self.reports.borrow().clone()
+    }
+
+    /// What the node says of itself, once it does.
+    pub async fn node(&mut self) -> NodeReport {
+        let wait = self.node.wait_for(Option::is_some);
+        let report = tokio::time::timeout(Duration::from_secs(30), wait).await.expect("a node report");
+        report.unwrap().clone().unwrap()
+    }
+}
+
+async fn serve(State(mut shared): State<Shared>, Query(query): Query<After>) -> Response {
+    let after: DocumentVersion = query.after.parse().unwrap();
+    let wait = shared.document.wait_for(|d| d.as_ref().is_some_and(|d| d.version > after));
+    match tokio::time::timeout(Duration::from_secs(query.wait), wait).await {
+        Ok(Ok(document)) => Json(document.clone()).into_response(),
+        _ => StatusCode::NO_CONTENT.into_response(),
+    }
+}
+
+async fn take(State(shared): State<Shared>, Json(report): Json<ComputeReport>) -> StatusCode {
+    shared.reports.send_modify(|reports| reports.push(report));
+    StatusCode::NO_CONTENT
+}
+
+async fn introduce(State(shared): State<Shared>, Json(report): Json<NodeReport>) -> Json<NodeAnswer> {
+    shared.node.send_replace(Some(report));
+    Json(NodeAnswer { node: samples::node(), epoch: 1 })
+}
