@@ -17,7 +17,7 @@ use super::ExternalConfig;
 #[must_use]
 pub fn ruleset(external: Option<&ExternalConfig>) -> String {
     let mut text = external.and_then(host_guard).map(|guard| render(&guard)).unwrap_or_default();
-    let chain = "inet gon guests";
+    let chain = "inet gon taps";
     text.push_str("add table inet gon\n");
     text.push_str(&format!("add chain {chain} {{ type filter hook prerouting priority -310; }}\n"));
     text.push_str(&format!("flush chain {chain}\nadd rule {chain} iifgroup {GROUP} counter drop\n"));

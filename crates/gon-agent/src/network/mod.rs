@@ -46,6 +46,7 @@ use plane::{Plane, PlaneError};
 use services::Knowledge;
 use view::View;
 
+pub use gon_net::service::BRIDGE;
 pub use plane::tear_down;
 
 /// How often a report is sent when nothing changes.
@@ -216,7 +217,7 @@ impl Agent {
             write_down(&self.ledger, &document).await?;
             done = true;
         }
-        if !self.ported {
+        if !self.ported || plane.is_missing_devices() {
             plane.change_ports().await?;
             self.ported = true;
             done = true;

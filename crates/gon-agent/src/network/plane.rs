@@ -187,6 +187,8 @@ impl Plane {
         // Flows before devices: a port's packets are judged from the first one on.
         self.change_flows(None).await?;
         self.host_devices().await?;
+        // What an earlier life had set aside.
+        self.remove_leaving();
         self.ovs.release().await?;
         self.change_ports().await
     }
@@ -261,8 +263,9 @@ impl Plane {
     /// Whether a document has other ports, or ports of another shape, than the one at hand.
     #[must_use]
     pub fn changes_ports(&self, next: &NodeNetwork) -> bool {
-        let shape =
-            |p: &PortSpec| (p.id, p.device.clone(), p.port_no, p.owner_uid, p.dhcp.mtu, p.mac, p.private_ip);
+        let shape = |p: &PortSpec| {
+            (p.id, p.device.clone(), p.port_no, p.owner_uid, p.dhcp.mtu, p.mac, p.private_ip, p.subnet)
+        };
         let shapes = |d: &NodeNetwork| d.ports.iter().map(shape).collect::<HashSet<_>>();
         self.document.as_ref().is_none_or(|now| shapes(now) != shapes(next))
     }
@@ -311,10 +314,13 @@ impl Plane {
             self.ovs.database().delete_ports(service::BRIDGE, &leaving).await?;
         }
         self.empty_zones().await?;
+        let mut aside = false;
         for link in links.iter().filter(|l| !names.contains(l.name.as_str())) {
-            if let Err(error) = tap::remove(&self.netlink, &link.name).await {
-                tracing::warn!(device = link.name, %error, "a device that nobody needs could not be removed");
-            }
+            self.netlink.set_leaving(&link.name).await?;
+            aside = true;
+        }
+        if aside {
+            self.remove_leaving();
         }
 
         let ready: HashSet<&str> = links
@@ -337,6 +343,25 @@ impl Plane {
         self.plug(&missing, &mut broken).await?;
         self.broken = broken;
         Ok(changed)
+    }
+
+    /// Removes the devices set aside, beside everything else: it takes tens of milliseconds, which the next document
+    /// should not wait for. A device of the same name that is wanted again at just that moment is made anew by the
+    /// next look ([`Plane::is_missing_devices`]).
+    fn remove_leaving(&self) {
+        let netlink = self.netlink.clone();
+        tokio::spawn(async move {
+            if let Err(error) = netlink.remove_leaving().await {
+                tracing::warn!(%error, "devices that nobody needs could not be removed");
+            }
+        });
+    }
+
+    /// Whether a port is not there that could be.
+    #[must_use]
+    pub fn is_missing_devices(&self) -> bool {
+        let closed = |id| self.compiled.degraded.iter().any(|d| d.port == id);
+        self.broken.iter().any(|(id, why)| !why.starts_with(REFUSED) && !closed(*id))
     }
 
     /// Makes device and switch port of each, and sets those up that are in order. What is wrong with one is its own
@@ -470,7 +495,8 @@ impl Plane {
     /// What has to be looked after between changes: servers of ours that died, and the next treatment of forgotten
     /// connections when its time has come. True if something was done.
     pub async fn tick(&mut self) -> Result<bool, PlaneError> {
-        let mut done = self.ovs.heal().await?;
+        let mut done = false;
+        self.ovs.heal().await?;
         if self.document.is_some() && self.mirror != self.memory.mirror(boot_seconds()) {
             self.change_flows(None).await?;
             done = true;
@@ -553,7 +579,8 @@ pub async fn tear_down(config: &ovs::Config) -> Result<(), PlaneError> {
         switch.tear_down(service::BRIDGE).await?;
     }
     for link in &links {
-        netlink.delete_link(&link.name).await?;
+        netlink.set_leaving(&link.name).await?;
     }
+    netlink.remove_leaving().await?;
     netfilter::remove().await.map_err(PlaneError::Guard)
 }

@@ -3,14 +3,14 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::AsRawFd as _;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
 use gon_proto::PortSpec;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -91,7 +91,7 @@ impl Guest {
     }
     /// Whether an address answers.
     pub fn pings(&self, address: &str) -> bool {
-        self.sh(&format!("busybox ping -c 1 -W 1 {address} >/dev/null && echo yes")).contains("yes")
+        self.sh(&format!("busybox ping -c 1 -W 1 {address} >/dev/null && echo yes")) == "yes\n"
     }
     /// GET or another request to the metadata service; status and body.
     pub fn metadata(&self, args: &str) -> (u16, String) {
@@ -118,8 +118,9 @@ fn pump(mut from: File, mut to: File, stop: Arc<AtomicBool>) {
     std::thread::spawn(move || {
         let mut frame = [0u8; 65_536];
         while !stop.load(Ordering::Relaxed) {
-            let mut ready = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
-            if poll(&mut ready, PollTimeout::from(50u8)).unwrap_or(0) == 0 {
+            let mut ready = [PollFd::new(&from, PollFlags::IN)];
+            let wait = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+            if poll(&mut ready, Some(&wait)).unwrap_or(0) == 0 {
                 continue;
             }
             // Either end may be down for a while; its frames are lost then, as on any wire.

@@ -123,11 +123,21 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Ovs {
     private: Option<private::Private>,
+    keeper: Option<Keeper>,
     run_dir: PathBuf,
     database: Ovsdb,
     control: Rpc,
     control_of: Option<Pid>,
     datapath: Datapath,
+}
+
+/// The task that starts again what dies; ends with its value.
+#[derive(Debug)]
+struct Keeper(tokio::task::JoinHandle<()>);
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Ovs {
@@ -138,9 +148,11 @@ impl Ovs {
             None => {
                 let private = private::Private::at(&config.dir);
                 private.ensure().await?;
-                Self::of_pair(private)
+                let keeper = Keeper(private.keep());
+                Self { keeper: Some(keeper), ..Self::of_pair(private) }
             }
         };
+        ovs.database.initialize().await?;
         let here = ovs.database.bridge(bridge).await?;
         ovs.datapath = match (config.datapath, here) {
             (Some(wanted), _) => wanted,
@@ -181,6 +193,7 @@ impl Ovs {
         let pid = machine(&run_dir).await?;
         Some(Self {
             private: None,
+            keeper: None,
             database: Ovsdb::new(&run_dir.join("db.sock")),
             control: Rpc::new(&run_dir.join(format!("ovs-vswitchd.{}.ctl", pid.pid))),
             control_of: Some(pid),
@@ -196,6 +209,7 @@ impl Ovs {
             control: Rpc::new(&private.control()),
             control_of: None,
             private: Some(private),
+            keeper: None,
             datapath: Datapath::Netdev,
         }
     }
@@ -203,7 +217,18 @@ impl Ovs {
     /// Proves the kernel's datapath by making one and removing it again.
     async fn kernel_datapath_works(&self) -> bool {
         const PROBE: &str = "system@gon-probe";
-        let made = self.control.call("dpctl/add-dp", json!([PROBE]), CONTROL).await;
+        let until = tokio::time::Instant::now() + CONTROL;
+        let made = loop {
+            match self.control.call("dpctl/add-dp", json!([PROBE]), CONTROL).await {
+                // A switch that has just started has these commands only once it has seen its database.
+                Err(RpcError::Refused { error, .. })
+                    if error.contains("not a valid command") && tokio::time::Instant::now() < until =>
+                {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                other => break other,
+            }
+        };
         if let Err(error) = &made {
             tracing::info!(%error, "no kernel datapath; using the userspace one");
         }
@@ -255,16 +280,11 @@ impl Ovs {
         }
     }
 
-    /// Starts again what is ours and died; finds again what is the machine's and was restarted. True if something had
-    /// to be done.
-    pub async fn heal(&mut self) -> Result<bool, OvsError> {
+    /// Waits until what is ours runs again (it is being started by itself); finds again what is the machine's and was
+    /// restarted.
+    pub async fn heal(&mut self) -> Result<(), OvsError> {
         if let Some(private) = &self.private {
-            let (database, switch) = private.running().await;
-            if database.is_some() && switch.is_some() {
-                return Ok(false);
-            }
-            private.ensure().await?;
-            return Ok(true);
+            return private.ensure().await.map(drop);
         }
         let now = machine(&self.run_dir).await;
         if let Some(pid) = now
@@ -272,9 +292,8 @@ impl Ovs {
         {
             self.control = Rpc::new(&self.run_dir.join(format!("ovs-vswitchd.{}.ctl", pid.pid)));
             self.control_of = now;
-            return Ok(true);
         }
-        Ok(false)
+        Ok(())
     }
 
     /// Says that the flows are in: a switch that waits for them begins to work, and the next start will wait again.
@@ -335,7 +354,11 @@ impl Ovs {
     }
 
     /// Takes everything away: the bridge of the machine's, or the private pair with all it made.
-    pub async fn tear_down(self, bridge: &str) -> Result<(), OvsError> {
+    pub async fn tear_down(mut self, bridge: &str) -> Result<(), OvsError> {
+        if let Some(mut keeper) = self.keeper.take() {
+            keeper.0.abort();
+            let _ = (&mut keeper.0).await;
+        }
         match &self.private {
             Some(private) => {
                 // Deleting the bridge first lets the switch remove its devices in order.

@@ -23,7 +23,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 /// How long the switch may take for a greeting.
 const GREETING: Duration = Duration::from_secs(5);
 /// How long it may take for a bundle or a dump, however large.
-const ANSWER: Duration = Duration::from_secs(30);
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// Why a request to the switch failed.
 #[derive(Debug, thiserror::Error)]

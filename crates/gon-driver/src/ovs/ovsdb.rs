@@ -112,6 +112,11 @@ impl Ovsdb {
         Ok((uuid_of(&row["_uuid"])?, map_of(&row["other_config"])))
     }
 
+    /// Makes the one row without which ovs-vswitchd does nothing.
+    pub async fn initialize(&self) -> Result<(), OvsError> {
+        self.root().await.map(drop)
+    }
+
     /// Sets or removes keys of the global `other_config`, and returns when ovs-vswitchd has seen them.
     pub async fn configure(&self, settings: &[(&str, Option<&str>)]) -> Result<(), OvsError> {
         let (root, mut config) = self.root().await?;

@@ -7,9 +7,12 @@
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 
 use super::rpc::Rpc;
 use super::{OvsError, socket_dir};
@@ -25,11 +28,13 @@ const LONGEST: &str = "ovs-vswitchd.ctl.4194304";
 pub(super) struct Private {
     dir: PathBuf,
     run_dir: PathBuf,
+    /// Held while servers are looked at and started, so that two tasks never start the same one.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Private {
     pub(super) fn at(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), run_dir: socket_dir(dir, LONGEST, "ovs") }
+        Self { dir: dir.to_owned(), run_dir: socket_dir(dir, LONGEST, "ovs"), turn: Arc::default() }
     }
     pub(super) fn run_dir(&self) -> &Path {
         &self.run_dir
@@ -61,6 +66,7 @@ impl Private {
                 .create(dir)
                 .map_err(|source| OvsError::Io { path: dir.clone(), source })?;
         }
+        let _turn = self.turn.lock().await;
         let (database, switch) = self.running().await;
         if database.is_none() {
             self.start_database().await?;
@@ -71,13 +77,43 @@ impl Private {
         Ok(switch.is_none())
     }
 
+    /// Starts whatever dies, at once, until the task is aborted. Needed beside whoever uses the pair, who may be waiting for
+    /// it: without its database ovs-vswitchd does nothing at all, not even carry packets in userspace.
+    pub(super) fn keep(&self) -> JoinHandle<()> {
+        let pair = self.clone();
+        tokio::spawn(async move {
+            loop {
+                if let Err(error) = pair.ensure().await {
+                    tracing::error!(%error, "Open vSwitch does not run");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    continue;
+                }
+                let (database, switch) = pair.running().await;
+                let gone = async |pid: Option<Pid>| {
+                    if let Some(pid) = pid {
+                        while !pid.wait_gone(Duration::from_secs(3600)).await {}
+                    }
+                };
+                tokio::select! {
+                    () = gone(database) => tracing::warn!("the switch's database died"),
+                    () = gone(switch) => tracing::warn!("the switch died"),
+                }
+                // One that dies at once must not be started in a frenzy.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+    }
+
     async fn start_database(&self) -> Result<(), OvsError> {
         let file = self.dir.join("conf.db");
         if !file.exists() {
             self.make_database(&file).await?;
         }
-        if self.try_database(&file).await.is_err() {
-            // What it says comes from the ledger anyway; a file that cannot be opened is worth nothing.
+        if let Err(error) = self.try_database(&file).await {
+            if run(Cmd::new("ovsdb-tool").arg("db-version").arg(&file)).await.is_ok() {
+                return Err(error);
+            }
+            // What it says comes from the ledger anyway; a file that cannot be read is worth nothing.
             tracing::warn!(file = %file.display(), "the switch's database cannot be opened; making a new one");
             std::fs::rename(&file, self.dir.join("conf.db.bad"))
                 .map_err(|source| OvsError::Io { path: file.clone(), source })?;
@@ -102,7 +138,9 @@ impl Private {
             .args(["-vsyslog:off", "-vconsole:info"]);
         let log = self.dir.join("ovsdb-server.log");
         let pid = spawn_detached(self.environment(cmd), &log)?;
-        self.wait_for(&pid, &self.database(), &log).await
+        self.wait_for(&pid, &self.database(), &log).await?;
+        // By this one it is known later.
+        self.wait_for(&pid, &self.database_control(), &log).await
     }
 
     async fn start_switch(&self) -> Result<(), OvsError> {

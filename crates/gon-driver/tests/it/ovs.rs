@@ -64,17 +64,31 @@ fn a_private_switch_is_made_adopted_healed_and_leaves_nothing() {
         // A later process adopts it.
         ovs = Ovs::connect_or_start(&config(dir.path()), BRIDGE).await.unwrap();
         assert_eq!(ovs.switch_process().await, Some(process));
-        assert!(!ovs.heal().await.unwrap());
 
         // Murdered, the switch comes back with its ports, and so does the database.
         assert!(process.kill().await.unwrap());
-        assert!(ovs.heal().await.unwrap());
+        ovs.heal().await.unwrap();
         end.0.extend(ovs.own_processes().await);
         let next = ovs.switch_process().await.unwrap();
         assert_ne!(next, process);
         ovs.database().ensure_ports(BRIDGE, &[internal("gon-meta", 1)]).await.unwrap();
         ovs.release().await.unwrap();
         assert!(netlink.link("gon-meta").await.unwrap().is_some());
+
+        // So does the database, without being asked for.
+        let database = ovs.own_processes().await[0];
+        assert!(database.kill().await.unwrap());
+        let killed = std::time::Instant::now();
+        while ovs.own_processes().await.len() < 2 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            assert!(killed.elapsed() < std::time::Duration::from_secs(5));
+        }
+        end.0.extend(ovs.own_processes().await);
+        ovs.database()
+            .ensure_ports(BRIDGE, &[internal("gon-meta", 1), internal("gon-ext", 2)])
+            .await
+            .unwrap();
+        println!("the database was killed, and the switch followed it again after {:?}", killed.elapsed());
 
         ovs.tear_down(BRIDGE).await.unwrap();
         assert!(!next.is_alive());
