@@ -22,7 +22,7 @@ export default defineConfig(({ mode }) => ({
     environmentOptions: { jsdom: { url: 'http://console.test/' } },
     include: ['src/**/*.test.{ts,tsx}', 'mock/**/*.test.ts'],
     setupFiles: ['test/setup.ts'],
-    testTimeout: 30_000,
+    testTimeout: 90_000,
     // In NODE_ENV "test" antd gives every element the same id, and labels no longer find what they name.
     env: { DEBUG_PRINT_LIMIT: '0', NODE_ENV: 'development' },
     restoreMocks: true,

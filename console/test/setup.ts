@@ -6,7 +6,7 @@ import { startI18n } from '../src/i18n';
 
 export const server = setupServer();
 // The machine may be busy with a build; a test that fails waits this long, one that passes does not.
-configure({ asyncUtilTimeout: 10_000 });
+configure({ asyncUtilTimeout: 30_000 });
 
 class NoResizeObserver implements ResizeObserver {
   observe() {}

@@ -127,7 +127,7 @@ export function AppLayout() {
         open={menuOpen}
         onClose={() => setMenuOpen(false)}
         title={t('app.name')}
-        classNames={{ body: 'menu-drawer' }}
+        styles={{ body: { padding: 8 } }}
       >
         <Navigation narrow={false} onNavigate={() => setMenuOpen(false)} />
       </Drawer>
