@@ -1,15 +1,47 @@
 //! What lists and changes have in common.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::{Ref, RefOr};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 /// One page of a list, newest first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page<T> {
     /// The resources.
     pub items: Vec<T>,
     /// Where the next page begins: send it as `cursor`. Null on the last page.
     pub next_cursor: Option<String>,
+}
+
+/// `VpcPage` for a page of VPCs: the derived name would be the same for all.
+impl<T: ToSchema> ToSchema for Page<T> {
+    fn name() -> Cow<'static, str> {
+        format!("{}Page", T::name()).into()
+    }
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        T::schemas(schemas);
+        schemas.push((T::name().into_owned(), T::schema()));
+    }
+}
+impl<T: ToSchema> PartialSchema for Page<T> {
+    fn schema() -> RefOr<Schema> {
+        let text_or_null = SchemaType::from_iter([Type::String, Type::Null]);
+        ObjectBuilder::new()
+            .description(Some("One page of a list, newest first."))
+            .property("items", ArrayBuilder::new().items(Ref::from_schema_name(T::name())))
+            .property(
+                "next_cursor",
+                ObjectBuilder::new().schema_type(text_or_null).description(Some(
+                    "Where the next page begins: send it as `cursor`. Null on the last page.",
+                )),
+            )
+            .required("items")
+            .required("next_cursor")
+            .into()
+    }
 }
 
 /// How far a change has come: on how many of the nodes that must have it in force it is.
