@@ -433,7 +433,8 @@ impl Plane {
     /// Makes the host's own devices and starts the services on them, if that is not so already. A restarted switch makes
     /// new devices of the old names.
     async fn host_devices(&mut self) -> Result<(), PlaneError> {
-        let bound = self.services.as_ref().map(|(index, _)| *index);
+        let bound =
+            self.services.as_mut().and_then(|(index, services)| services.is_whole().then_some(*index));
         let meta = self.netlink.link(service::META_DEVICE).await?;
         if bound.is_some() && meta.is_some_and(|link| link.up && Some(link.index) == bound) {
             return Ok(());

@@ -56,7 +56,7 @@ pub struct Knowledge {
 /// Running services.
 #[derive(Debug)]
 pub struct Services {
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Services {
@@ -92,7 +92,12 @@ impl Services {
                 Err(error) => tracing::error!(%address, %error, "DNS is not served on this address"),
             }
         }
-        Ok(Self { _tasks: tasks })
+        Ok(Self { tasks })
+    }
+
+    /// Whether every service still serves; one that ended (none should) is served again by starting anew.
+    pub fn is_whole(&mut self) -> bool {
+        self.tasks.try_join_next().is_none()
     }
 }
 
@@ -109,7 +114,7 @@ impl Shared {
 }
 
 fn bind(device: &str, address: Ipv4Addr, port: u16) -> io::Result<UdpSocket> {
-    let socket = std::net::UdpSocket::bind((address, port))?;
+    let socket = std::net::UdpSocket::bind((address, port)).map_err(|error| taken(address, port, error))?;
     socket.set_nonblocking(true)?;
     let socket = UdpSocket::from_std(socket)?;
     socket.bind_device(Some(device.as_bytes()))?;
@@ -120,8 +125,15 @@ fn listen(device: &str, address: Ipv4Addr, port: u16) -> io::Result<TcpListener>
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
     socket.bind_device(Some(device.as_bytes()))?;
-    socket.bind(SocketAddr::from((address, port)))?;
+    socket.bind(SocketAddr::from((address, port))).map_err(|error| taken(address, port, error))?;
     socket.listen(256)
+}
+
+fn taken(address: Ipv4Addr, port: u16, error: io::Error) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!("{address}:{port} (is port {port} of every address taken?): {error}"),
+    )
 }
 
 /// Who has how much under way, and how much more each may ask.
@@ -358,10 +370,9 @@ async fn serve_dns_udp(socket: Arc<UdpSocket>, shared: Shared) {
 
 fn judge(shared: &Shared, from: Ipv4Addr, query: &[u8]) -> dns::Verdict {
     let view = shared.view();
-    match view.port_at(from) {
-        Some(of) => dns::judge(of, &view, query),
-        None => dns::Verdict::Drop,
-    }
+    // As with DHCP: whatever goes wrong with what a guest wrote goes wrong for it alone.
+    let judged = std::panic::catch_unwind(|| view.port_at(from).map(|of| dns::judge(of, &view, query)));
+    judged.ok().flatten().unwrap_or(dns::Verdict::Drop)
 }
 
 async fn resolvers(resolv_conf: &Path) -> Vec<Ipv4Addr> {
@@ -459,4 +470,49 @@ async fn write_message(stream: &mut TcpStream, message: &[u8]) -> io::Result<()>
     let mut bytes = length.to_be_bytes().to_vec();
     bytes.extend_from_slice(message);
     stream.write_all(&bytes).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_fills_its_own_share_only() {
+        let shares = Arc::new(Shares::default());
+        let (one, other) = (service::link_local(16), service::link_local(17));
+        let slots: Vec<_> = (0..PER_PORT).map(|_| shares.take(one).unwrap()).collect();
+        assert!(shares.take(one).is_none());
+        let theirs = shares.take(other).unwrap();
+        drop(slots);
+        assert!(shares.take(one).is_some());
+        drop(theirs);
+        assert_eq!(shares.taken.lock().unwrap().all, 0);
+
+        let asked = (0..5000).filter(|_| shares.may_ask(one)).count();
+        assert!((1024..2000).contains(&asked), "{asked}");
+        assert!(shares.may_ask(other));
+    }
+
+    #[test]
+    fn the_node_has_a_limit_too() {
+        let shares = Arc::new(Shares::default());
+        let mut slots = vec![];
+        for no in 16.. {
+            let before = slots.len();
+            slots.extend((0..PER_PORT).filter_map(|_| shares.take(service::link_local(no))));
+            if slots.len() == before {
+                break;
+            }
+        }
+        assert_eq!(slots.len(), IN_ALL);
+    }
+
+    #[test]
+    fn only_ports_are_served() {
+        let from = |text: &str| port_of(text.parse().unwrap());
+        assert!(from("169.254.64.16:1").is_some());
+        for stranger in ["169.254.64.1:1", "10.0.0.1:1", "127.0.0.1:1", "[::1]:1"] {
+            assert!(from(stranger).is_none(), "{stranger}");
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! The network agent on a real Open vSwitch, with guests on real taps, each node in a network namespace of its own.
 
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -119,11 +121,12 @@ impl Node {
     fn document(&mut self, ports: &[PortSpec], rules: Vec<RuleSpec>) -> NodeNetwork {
         self.generation += 1;
         let mut document = samples::document(self.generation, ports.to_vec());
-        document.groups = vec![GroupSpec {
-            members: ports.iter().map(|p| p.private_ip).collect(),
-            rules,
-            ..samples::group()
-        }];
+        let members = |group| ports.iter().filter(|p| p.groups == [group]).map(|p| p.private_ip).collect();
+        let of_servers = servers(vec![]);
+        document.groups = vec![
+            GroupSpec { members: members(of_servers.id), ..of_servers },
+            GroupSpec { members: members(samples::group().id), rules, ..samples::group() },
+        ];
         document
     }
 
@@ -145,6 +148,21 @@ impl Node {
         assert_eq!(links.lines().count(), 1 + usize::from(links.contains("tunl0")), "{links}");
         assert!(!sh("nft list tables").contains("gon"));
     }
+}
+
+/// A group that may be asked by TCP, and pinged, and may itself begin nothing.
+fn servers(members: Vec<Ipv4Addr>) -> GroupSpec {
+    let id = gon_types::id::SecurityGroupId::from_uuid(uuid::Uuid::from_u128(9 << 64));
+    let tcp = rule(3, Direction::Inbound, Protocol::Tcp, Some((7000, 7000)));
+    GroupSpec { id, vpc: samples::vpc().id, rules: vec![tcp, ping()], members }
+}
+
+/// A TCP connection between two guests: the server's end and the client's.
+fn connect(server: &Guest, client: &Guest) -> (TcpStream, TcpStream) {
+    let listener = server.run(|| TcpListener::bind("0.0.0.0:7000").unwrap());
+    let client = client.run(|| TcpStream::connect("10.0.1.6:7000").unwrap());
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    (listener.accept().unwrap().0, client)
 }
 
 fn rule(n: u128, direction: Direction, protocol: Protocol, ports: Option<(u16, u16)>) -> RuleSpec {
@@ -313,7 +331,6 @@ fn resolve(server: &str, name: &str) -> (u8, Option<[u8; 4]>) {
 }
 
 fn resolve_tcp(server: &str, name: &str) -> Option<[u8; 4]> {
-    use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect((server, 53)).unwrap();
     let query = question(name);
     let mut message = u16::try_from(query.len()).unwrap().to_be_bytes().to_vec();
@@ -400,12 +417,18 @@ fn the_host_is_deaf_to_what_guests_send_past_the_switch() {
 #[test]
 fn a_switch_that_dies_is_back_with_everything_and_an_agent_that_dies_is_not_missed() {
     in_node(async |mut node: Node| {
-        let ports = [port(16), port(17)];
+        let mut ports = [port(16), port(17)];
+        ports[1].groups = vec![servers(vec![]).id];
         node.settle(&ports, vec![out(), ping()]).await;
         let (guest, other) = (Guest::plug(&ports[0]), Guest::plug(&ports[1]));
         guest.configure(&ports[0]);
         other.configure(&ports[1]);
-        assert!(guest.pings("10.0.1.6"));
+        assert!(guest.pings("10.0.1.6") && !other.pings("10.0.1.5"));
+
+        // A connection on which only the server speaks from now on. What it sends is allowed as an answer and as nothing
+        // else: the server's group lets nothing out.
+        let (mut server, client) = connect(&other, &guest);
+        server.write_all(b"before").unwrap();
 
         let ovs = Ovs::find(&node.ovs(), "br-int").await.unwrap().unwrap();
         let process = ovs.switch_process().await.unwrap();
@@ -415,6 +438,11 @@ fn a_switch_that_dies_is_back_with_everything_and_an_agent_that_dies_is_not_miss
         println!("the switch was killed, and is back with its flows after {:?}", started.elapsed());
         assert!(started.elapsed() < Duration::from_secs(5));
         node.remember_processes().await;
+        server.write_all(b" and after").unwrap();
+        let mut heard = [0; 16];
+        { &client }.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"before and after");
+        println!("an open connection goes on after {:?}", started.elapsed());
         assert!(guest.pings("10.0.1.6"));
         assert_eq!(guest.metadata("http://169.254.169.254/latest/meta-data/instance-id").0, 200);
 
@@ -423,7 +451,7 @@ fn a_switch_that_dies_is_back_with_everything_and_an_agent_that_dies_is_not_miss
         assert!(ovs.own_processes().await[0].kill().await.unwrap());
         tokio::time::sleep(Duration::from_millis(1500)).await;
         node.remember_processes().await;
-        node.settle(&[port(16), port(17), port(18)], vec![out(), ping()]).await;
+        node.settle(&[ports[0].clone(), ports[1].clone(), port(18)], vec![out(), ping()]).await;
         assert!(guest.pings("10.0.1.6"));
 
         // The agent is killed and starts again, with the controller away: nothing on the wire changes.
