@@ -14,7 +14,7 @@ const FORMATS: [(&[u8], &str, bool); 6] = [
     (&[0x28, 0xb5, 0x2f, 0xfd], "zstd", true),
     (&[0xfd, b'7', b'z', b'X', b'Z', 0x00], "xz", true),
     (&[0x5d, 0x00, 0x00], "lzma", true),
-    (&[b'B', b'Z', b'h'], "bzip2", true),
+    (b"BZh", "bzip2", true),
     // gzip carries the length itself.
     (&[0x1f, 0x8b, 0x08], "gzip", false),
 ];
