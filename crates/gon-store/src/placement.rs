@@ -67,6 +67,8 @@ pub struct CandidateRow {
     pub availability_zone: String,
     /// Whether the operator lets it take instances.
     pub schedulable: bool,
+    /// Whether it reported itself within the last 15 s.
+    pub heard: bool,
     /// Processors it lends.
     pub capacity_vcpus: i32,
     /// Memory it lends.
@@ -90,8 +92,8 @@ pub struct CandidateRow {
 /// Locks every node, by id: placements happen one after the other.
 pub async fn lock_candidates(tx: &mut Conn) -> Result<Vec<CandidateRow>> {
     Ok(sqlx::query_as(
-        "select id, name, availability_zone, schedulable, capacity_vcpus, capacity_memory_mib, capacity_disk_gib,
-           used_vcpus, used_memory_mib, used_disk_gib, images, last_port_no, last_run_as_uid
+        "select id, name, availability_zone, schedulable, last_report_at > now() - interval '15 seconds' as heard,
+           capacity_vcpus, capacity_memory_mib, capacity_disk_gib, used_vcpus, used_memory_mib, used_disk_gib, images, last_port_no, last_run_as_uid
          from nodes order by id for update",
     )
     .fetch_all(tx)

@@ -101,14 +101,32 @@ impl Worker {
         Ok(made)
     }
 
-    /// The switch's datapath and version, for the node's report. A node whose switch cannot be started says what it
-    /// would have; its network agent goes on trying.
+    /// The switch's datapath and version, for the node's report; the switch runs afterwards. A node whose switch cannot
+    /// be started says what it would have; its network agent goes on trying. Both agents come here first, and one of
+    /// them at a time, also from processes of their own: two who start the same switch would be in each other's way.
     async fn switch(&self) -> (ovs::Datapath, Option<String>) {
+        let _one_at_a_time = self.switch_lock().await;
         match Ovs::connect_or_start(&ovs_config(&self.config, &self.layout), network::BRIDGE).await {
             Ok(switch) => (switch.datapath(), switch.version().await.ok()),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "Open vSwitch cannot be used yet");
                 (ovs::Datapath::Netdev, None)
+            }
+        }
+    }
+
+    async fn switch_lock(&self) -> Option<std::fs::File> {
+        let path = self.layout.switch_lock();
+        let lock = move || {
+            let file = std::fs::File::create(path)?;
+            file.lock()?;
+            Ok::<_, std::io::Error>(file)
+        };
+        match tokio::task::spawn_blocking(lock).await.map_err(std::io::Error::other).and_then(|r| r) {
+            Ok(file) => Some(file),
+            Err(error) => {
+                tracing::warn!(%error, "starting the switch without its lock");
+                None
             }
         }
     }
@@ -130,6 +148,7 @@ impl Worker {
     /// Role network-agent.
     pub async fn run_network(&self, stop: CancellationToken) -> anyhow::Result<()> {
         let Some(node) = or_stop(self.known(), &stop).await else { return Ok(()) };
+        let Some(_) = or_stop(self.switch(), &stop).await else { return Ok(()) };
         let config = network::Config {
             node,
             dir: self.layout.network(),

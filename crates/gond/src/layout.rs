@@ -8,6 +8,7 @@
 //!   token.key          signs access tokens (0600)
 //!   run/               sockets of this machine's roles (shortened to a directory in /run if the path is too long)
 //!   postgres/          the private PostgreSQL: data/, log, socket
+//!   ovs.lock           held by whoever starts the private Open vSwitch
 //!   ovs/               the private Open vSwitch: database, sockets, logs
 //!   images/            the node's image store, one directory per image
 //!   network/           the network agent's ledger
@@ -57,6 +58,11 @@ impl Layout {
     #[must_use]
     pub fn ovs(&self) -> PathBuf {
         self.0.join("ovs")
+    }
+    /// Held by whoever starts the private Open vSwitch.
+    #[must_use]
+    pub fn switch_lock(&self) -> PathBuf {
+        self.0.join("ovs.lock")
     }
     /// The network agent's.
     #[must_use]

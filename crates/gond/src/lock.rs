@@ -37,11 +37,7 @@ fn open(data_dir: &Path) -> std::io::Result<File> {
 impl DataDirLock {
     /// Makes the data directory if it is missing (mode 0700) and takes its lock.
     pub fn take(data_dir: &Path, listen: &str) -> anyhow::Result<Self> {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(data_dir)
-            .with_context(|| format!("the data directory {}", data_dir.display()))?;
+        make_dir(data_dir)?;
         let mut file = open(data_dir).with_context(|| format!("{}/{NAME}", data_dir.display()))?;
         match file.try_lock() {
             Ok(()) => {}
@@ -59,6 +55,30 @@ impl DataDirLock {
         file.write_all(&text)?;
         Ok(Self(file))
     }
+}
+
+impl DataDirLock {
+    /// Shares the data directory with other roles in processes of their own; standalone and `admin down` wait for
+    /// nobody and are refused meanwhile.
+    pub fn share(data_dir: &Path) -> anyhow::Result<Self> {
+        make_dir(data_dir)?;
+        let file = open(data_dir).with_context(|| format!("{}/{NAME}", data_dir.display()))?;
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => {
+                bail!("a gond standalone already works in {}", data_dir.display())
+            }
+            Err(TryLockError::Error(error)) => Err(error).context("locking the data directory"),
+        }
+    }
+}
+
+fn make_dir(data_dir: &Path) -> anyhow::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
+        .with_context(|| format!("the data directory {}", data_dir.display()))
 }
 
 fn holder(data_dir: &Path) -> Option<Holder> {
@@ -107,8 +127,12 @@ mod tests {
         assert_eq!(found.pid, std::process::id().cast_signed());
         assert!(same_binary(&found));
         assert!(DataDirLock::take(&data_dir, "x").unwrap_err().to_string().contains("another gond"));
+        assert!(DataDirLock::share(&data_dir).unwrap_err().to_string().contains("standalone"));
         drop(lock);
         assert!(running(&data_dir).unwrap().is_none());
+        let (one, other) = (DataDirLock::share(&data_dir).unwrap(), DataDirLock::share(&data_dir).unwrap());
+        assert!(DataDirLock::take(&data_dir, "x").is_err());
+        drop((one, other));
         DataDirLock::take(&data_dir, "x").unwrap();
     }
 }

@@ -20,6 +20,7 @@ use crate::api;
 use crate::config::Config;
 use crate::control::{self, CONTROLLER_CONNECTIONS, Shared};
 use crate::layout::Layout;
+use crate::lock::DataDirLock;
 use crate::node;
 use crate::notify::notify;
 use crate::supervise::supervise;
@@ -66,7 +67,7 @@ async fn serve_controller(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let layout = Layout::new(&config.data_dir);
-    Layout::make(layout.data_dir())?;
+    let _lock = DataDirLock::share(layout.data_dir())?;
     Layout::make(&layout.run())?;
     let identity = NodeIdentity(node::name(config, &layout)?);
     let socket = layout.controller_socket(name);
@@ -141,7 +142,7 @@ pub async fn instance_manager(config: Config, stop: CancellationToken) -> anyhow
 /// `gond api-server`
 pub async fn api_server(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let layout = Layout::new(&config.data_dir);
-    Layout::make(layout.data_dir())?;
+    let _lock = DataDirLock::share(layout.data_dir())?;
     let store = control::connect(&config, CONTROLLER_CONNECTIONS).await?;
     control::prepare(&store, &config).await?;
     let shared = Shared::in_process(store);
@@ -163,7 +164,6 @@ pub async fn api_server(config: Config, stop: CancellationToken) -> anyhow::Resu
 
 fn worker(config: &Config) -> anyhow::Result<Worker> {
     let layout = Layout::new(&config.data_dir);
-    Layout::make(layout.data_dir())?;
     let name = node::name(config, &layout)?;
     Ok(Worker::new(
         config,
@@ -176,9 +176,10 @@ fn worker(config: &Config) -> anyhow::Result<Worker> {
 
 /// `gond hypervisor-agent`
 pub async fn hypervisor_agent(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let _lock = DataDirLock::share(&config.data_dir)?;
     let worker = worker(&config)?;
     let agent = worker.hypervisor().await?;
-    let router = agent.router().route("/healthz", axum::routing::get(async || "ok\n"));
+    let router = agent.router();
     let liveness = gon_cluster::MemoryLiveness::new();
     notify("READY=1");
     tokio::try_join!(
@@ -190,6 +191,7 @@ pub async fn hypervisor_agent(config: Config, stop: CancellationToken) -> anyhow
 
 /// `gond network-agent`
 pub async fn network_agent(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let _lock = DataDirLock::share(&config.data_dir)?;
     let worker = worker(&config)?;
     let router = gon_agent::status::router(worker.network_status.subscribe());
     notify("READY=1");

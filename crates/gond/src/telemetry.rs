@@ -7,9 +7,15 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
 
+/// What PostgreSQL remarks upon (a table that was there already) is not worth a line unless asked for.
+fn filter(level: &str) -> String {
+    if level.contains("sqlx") { level.to_owned() } else { format!("{level},sqlx=warn") }
+}
+
 /// Starts logging to standard error. Once per process.
 pub fn start(log: &Log) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&log.level).with_context(|| format!("log.level '{}'", log.level))?;
+    let filter =
+        EnvFilter::try_new(filter(&log.level)).with_context(|| format!("log.level '{}'", log.level))?;
     let terminal = std::io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let result = match (log.format, terminal) {

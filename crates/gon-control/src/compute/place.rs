@@ -57,7 +57,8 @@ fn candidate(row: &CandidateRow, alive: &BTreeSet<String>) -> Candidate {
         name: row.name.clone(),
         availability_zone: row.availability_zone.clone(),
         schedulable: row.schedulable,
-        alive: alive.contains(&row.name),
+        // Its lease or its own word: either is as old as the time to live at most.
+        alive: row.heard || alive.contains(&row.name),
         vcpus: room(row.capacity_vcpus.into(), row.used_vcpus.into()),
         memory_mib: room(row.capacity_memory_mib, row.used_memory_mib),
         disk_gib: room(row.capacity_disk_gib, row.used_disk_gib),

@@ -8,11 +8,11 @@ insert into users (id, account_id, username, email, password_hash, role) values
   ('00000000-0000-7000-8000-0000000000b1', '00000000-0000-7000-8000-0000000000a1', 'ann', 'ann@example.org',
    '$argon2id$x', 'admin');
 insert into nodes (id, name, availability_zone, capacity_vcpus, capacity_memory_mib, capacity_disk_gib, used_vcpus,
-  used_memory_mib, accelerator, ovs_datapath, images, last_port_no, last_run_as_uid) values
+  used_memory_mib, accelerator, ovs_datapath, images, last_port_no, last_run_as_uid, last_report_at) values
   ('00000000-0000-7000-8000-000000000001', 'n1', 'local-1a', 16, 8192, 100, 3, 768, 'tcg', 'netdev',
-   '{"gon-linux": "1111111111111111111111111111111111111111111111111111111111111111"}', 18, 600002),
+   '{"gon-linux": "1111111111111111111111111111111111111111111111111111111111111111"}', 18, 600002, '2020-01-01'),
   ('00000000-0000-7000-8000-000000000002', 'n2', 'local-1a', 16, 8192, 100, 1, 256, 'tcg', 'netdev',
-   '{"gon-linux": "1111111111111111111111111111111111111111111111111111111111111111"}', 16, 600000);
+   '{"gon-linux": "1111111111111111111111111111111111111111111111111111111111111111"}', 16, 600000, '2020-01-01');
 insert into images (id, name, kind, digest, min_memory_mib, disk_gib) values
   ('00000000-0000-7000-8000-0000000000c1', 'gon-linux', 'initramfs',
    '1111111111111111111111111111111111111111111111111111111111111111', 96, 0);
