@@ -8,9 +8,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gon_driver::qemu::{self, Events, GuestDir, Lock, Monitor, QmpError, RunState, StartError};
+use gon_driver::qemu::{
+    self, Capabilities, Events, Guest, GuestDir, Lock, Monitor, QmpError, RunState, StartError,
+};
 use gon_driver::run::Pid;
 use gon_proto::{InstanceReport, InstanceSpec, ObservedInstance};
+use gon_types::Generation;
 use gon_types::id::InstanceId;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -63,6 +66,8 @@ pub(super) struct Instance {
     lock: Option<Lock>,
     /// Since when a process does not answer.
     silent: Option<Instant>,
+    /// The machine whose files are there, and the generation it is of.
+    prepared: Option<(Generation, Guest)>,
     /// Since when a start waits for its taps.
     unplugged: Option<Instant>,
     /// Until when the next attempt has to wait.
@@ -118,6 +123,7 @@ impl Instance {
             link: None,
             lock: None,
             silent: None,
+            prepared: None,
             unplugged: None,
             pause: None,
             pressed: None,
@@ -436,20 +442,25 @@ impl Instance {
     async fn start(&mut self) -> Result<(), Trouble> {
         let Some(spec) = self.spec.clone() else { return Ok(()) };
         let capabilities = self.shared.capabilities().map_err(Trouble::NotYet)?;
-        let down = spec.nics.iter().find(|nic| !qemu::is_up(&nic.device));
         if self.journal.as_ref().is_none_or(|journal| {
             // Once is enough while it waits for its taps.
             journal.phase != Phase::Starting
                 || journal.generation != spec.generation
                 || journal.boot != Clock::read().boot
         }) {
+            self.prepared = None;
             self.begin(&spec).await?;
         }
-        if let Some(nic) = down {
+        let prepared = self.prepared.take_if(|(generation, _)| *generation == spec.generation);
+        let guest = match prepared {
+            Some((_, guest)) => guest,
+            None => self.prepare(&spec, &capabilities).await?,
+        };
+        if let Some(nic) = spec.nics.iter().find(|nic| !qemu::is_up(&nic.device)) {
+            self.prepared = Some((spec.generation, guest));
             let since = *self.unplugged.get_or_insert_with(Instant::now);
-            let text = format!("waiting for its network interface {}", nic.id);
             return if since.elapsed() < PLUG_PATIENCE {
-                Err(Trouble::NotYet(text))
+                Err(Trouble::NotYet(format!("waiting for its network interface {}", nic.id)))
             } else {
                 self.unplugged = None;
                 Err(Trouble::Hopeless(format!("its network interface {} did not become ready", nic.id)))
@@ -463,21 +474,14 @@ impl Instance {
             Some(lock) => lock,
             None => Lock::take(&self.dir)?.ok_or_else(|| Trouble::NotYet("it is just ending".to_owned()))?,
         };
-        let images = self.shared.config.images.clone();
-        let emulated = capabilities.accelerator == qemu::Accelerator::Tcg;
         let dir = self.dir.clone();
-        let started = blocking(move || {
-            let guest = files::prepare(dir.path(), &images, &spec, emulated)?;
+        let pid = blocking(move || {
             crash::point("C25:before");
             let pid = qemu::start(&guest, &capabilities, &dir, lock)?;
             crash::point("C25:after");
             Ok::<Pid, Trouble>(pid)
-        });
-        let pid = match started.await {
-            Ok(pid) => pid,
-            Err(Trouble::Files(error)) if error.permanent => return Err(Trouble::Hopeless(error.what)),
-            Err(error) => return Err(error),
-        };
+        })
+        .await?;
         crash::point("C26:before");
         self.write(|journal, _| journal.process = Some(pid)).await?;
         crash::point("C26:after");
@@ -494,6 +498,17 @@ impl Instance {
                 Seen::Silent { .. } if Instant::now() < deadline => tokio::time::sleep(BUSY).await,
                 _ => return Ok(()),
             }
+        }
+    }
+
+    /// Makes its files: while the network agent makes its taps.
+    async fn prepare(&self, spec: &InstanceSpec, capabilities: &Capabilities) -> Result<Guest, Trouble> {
+        let (dir, spec) = (self.dir.clone(), spec.clone());
+        let images = self.shared.config.images.clone();
+        let emulated = capabilities.accelerator == qemu::Accelerator::Tcg;
+        match blocking(move || Ok(files::prepare(dir.path(), &images, &spec, emulated)?)).await {
+            Err(Trouble::Files(error)) if error.permanent => Err(Trouble::Hopeless(error.what)),
+            other => other,
         }
     }
 
@@ -571,7 +586,7 @@ impl Instance {
     /// What should run is gone, or cannot go on.
     async fn bury_running(&mut self, seen: Seen) -> Result<(), Trouble> {
         let clock = Clock::read();
-        if seen == Seen::Broken {
+        if seen != Seen::Gone {
             self.end().await?;
         }
         let ran_ms = self.journal.as_ref().and_then(|journal| journal.process).map_or(0, |pid| {
@@ -585,7 +600,12 @@ impl Instance {
         }
         let said = self.dir.log_tail();
         let said = if said.is_empty() { String::new() } else { format!(": {said}") };
-        self.bury(&format!("its virtual machine ended unexpectedly{said}"), false).await
+        let what = match seen {
+            Seen::Silent { .. } => "its QEMU did not answer",
+            Seen::Broken => "its QEMU could not go on",
+            _ => "its virtual machine ended unexpectedly",
+        };
+        self.bury(&format!("{what}{said}"), false).await
     }
 
     /// Writes down a failed attempt, and when the next one may be.

@@ -10,6 +10,7 @@
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use gon_driver::run::Pid;
 use gon_proto::InstanceSpec;
@@ -104,7 +105,9 @@ impl Clock {
     /// Here and now. Not the wall clock: nothing here depends on it (rule R25).
     #[must_use]
     pub fn read() -> Self {
-        let boot = i32::try_from(std::process::id()).ok().and_then(Pid::of).map_or(0, |pid| pid.boot);
+        static BOOT: OnceLock<u64> = OnceLock::new();
+        let this_boot = || i32::try_from(std::process::id()).ok().and_then(Pid::of).map_or(0, |pid| pid.boot);
+        let boot = *BOOT.get_or_init(this_boot);
         let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
         let seconds: f64 = uptime.split(' ').next().and_then(|s| s.parse().ok()).unwrap_or(0.0);
         Self { boot, now_ms: (seconds * 1000.0) as u64 }

@@ -124,7 +124,7 @@ pub enum Action {
     SettleRunning,
     /// Write down that it is off.
     SettleOff,
-    /// Write down that it vanished, and why.
+    /// Write down that it vanished or cannot go on, and why; what is left of its process is ended.
     Bury,
     /// Ask the guest to power off, and write down until when we wait.
     AskOff,
@@ -201,6 +201,8 @@ fn run(reboot: bool, past: Past, seen: Seen) -> Action {
             Past::Running | Past::RebootAsked { .. } | Past::Resetting => Action::Bury,
             Past::Removing => Action::Remove,
         },
+        // It has never run, and never will.
+        Seen::Silent { long: true } if past == Past::Starting => Action::Bury,
         Seen::Silent { .. } => Action::Wait,
         Seen::Paused => Action::Resume,
         Seen::Running => match past {
@@ -281,8 +283,9 @@ pub fn report(want: Want, past: Past, seen: Seen) -> Option<ObservedInstance> {
             Past::Asked { .. } | Past::Removing => O::Stopping,
             _ => match want {
                 Want::Run { reboot: true } => O::Running,
-                Want::Terminate => O::Stopping,
-                _ => O::ShutDownByGuest,
+                // Its process is about to be ended; off it is when that is gone.
+                Want::Run { .. } | Want::Stop { .. } | Want::Terminate => O::Stopping,
+                Want::Absent | Want::Stale => O::ShutDownByGuest,
             },
         },
     })

@@ -148,6 +148,7 @@ impl World {
         if let Some(point) = crash {
             cmd = cmd.env("GON_CRASH", point);
         }
+        self.manager.forget();
         self.agent = Some(spawn_detached(cmd, &self.dir.path().join("agent.log")).unwrap());
     }
     fn kill_agent_now(&mut self) -> Option<Pid> {
@@ -175,9 +176,14 @@ impl World {
         let socket = self.dir.path().join(format!("status-{}.sock", agent.pid));
         // By the id that a person sees.
         let url = format!("/instances/{}/console", self.instances[index].id);
-        let (status, body) = http_get(&socket, &url).await;
-        assert_eq!(status, 200);
-        String::from_utf8_lossy(&body).into_owned()
+        // An agent that has just started does not know it at once.
+        for _ in 0..200 {
+            if let (200, body) = http_get(&socket, &url).await {
+                return String::from_utf8_lossy(&body).into_owned();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("no {url}");
     }
     async fn console_until(&self, index: usize, word: &str) -> String {
         self.console_when(index, |text| text.contains(word)).await

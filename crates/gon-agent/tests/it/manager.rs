@@ -20,6 +20,7 @@ use crate::samples;
 pub struct Manager {
     document: watch::Sender<Option<NodeCompute>>,
     reports: watch::Receiver<Vec<ComputeReport>>,
+    reporter: Arc<watch::Sender<Vec<ComputeReport>>>,
     node: watch::Receiver<Option<NodeReport>>,
     generation: u64,
     server: tokio::task::JoinHandle<()>,
@@ -48,7 +49,8 @@ impl Manager {
         let (document, documents) = watch::channel(None);
         let (report, reports) = watch::channel(vec![]);
         let (node, nodes) = watch::channel(None);
-        let shared = Shared { document: documents, reports: Arc::new(report), node: Arc::new(node) };
+        let reporter = Arc::new(report);
+        let shared = Shared { document: documents, reports: Arc::clone(&reporter), node: Arc::new(node) };
         let router = Router::new()
             .route(paths::COMPUTE_DOCUMENT, get(serve))
             .route(paths::COMPUTE_REPORT, post(take))
@@ -56,7 +58,7 @@ impl Manager {
             .with_state(shared);
         let listener = tokio::net::UnixListener::bind(socket).unwrap();
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { document, reports, node: nodes, generation: 0, server }
+        Self { document, reports, reporter, node: nodes, generation: 0, server }
     }
 
     /// The next document has these instances.
@@ -87,6 +89,11 @@ impl Manager {
             Ok(reports) => found(&reports.unwrap()).unwrap(),
             Err(_) => panic!("not {what}: {:?}", self.reports.borrow().last()),
         }
+    }
+
+    /// Forgets what was reported: what comes from now on comes from a new agent.
+    pub fn forget(&self) {
+        self.reporter.send_replace(vec![]);
     }
 
     /// Every report so far.
