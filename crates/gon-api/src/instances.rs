@@ -19,6 +19,8 @@ pub struct LaunchInstance {
     pub instance_type: String,
     /// Its subnet.
     pub subnet_id: Option<String>,
+    /// Its address in the subnet; a free one unless given. Only for a single instance.
+    pub private_ip: Option<String>,
     /// Its groups, 1 to 5; the VPC's default group unless given.
     pub security_group_ids: Option<Vec<String>>,
     /// The key pair whose public half it gets.

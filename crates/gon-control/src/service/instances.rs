@@ -1,5 +1,7 @@
 //! Instances: what users may ask of them. The state machine that answers reports is `gon_core::instance`.
 
+use std::net::Ipv4Addr;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use gon_api::Applied;
@@ -16,6 +18,7 @@ use gon_store::subnets::SubnetRow;
 use gon_store::{Conn, StoreError, Tx, addresses, images, key_pairs, security_groups, subnets, vpcs};
 use gon_types::id::{ImageId, InstanceId, NetworkInterfaceId, SecurityGroupId, SubnetId, VpcId};
 use gon_types::{InstanceState, MacAddr};
+use ipnet::Ipv4Net;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -89,6 +92,7 @@ struct Plan {
     name: String,
     kind: InstanceType,
     subnet: SubnetRow,
+    private_ip: Option<Ipv4Addr>,
     image: Uuid,
     disk_gib: i32,
     groups: Vec<Uuid>,
@@ -167,6 +171,20 @@ async fn groups(cx: &Cx, conn: &mut Conn, asked: Option<&[String]>, vpc: Uuid) -
     Ok(ids)
 }
 
+/// The address that was asked for.
+fn private_ip(body: &LaunchInstance, block: Ipv4Net, count: u32) -> Result<Option<Ipv4Addr>> {
+    const FIELD: &str = "private_ip";
+    let Some(text) = body.private_ip.as_deref() else { return Ok(None) };
+    let address: Ipv4Addr = text.parse().map_err(|_| Refusal::invalid(FIELD, "must be an IPv4 address"))?;
+    if count != 1 {
+        return Err(Refusal::invalid(FIELD, "only one instance can have it"));
+    }
+    if !ipam::may_have(block, address) {
+        return Err(Refusal::invalid(FIELD, format!("instances cannot have it in the subnet {block}")));
+    }
+    Ok(Some(address))
+}
+
 async fn plan(cx: &Cx, conn: &mut Conn, body: &LaunchInstance) -> Result<Plan> {
     let name = parse::name("name", &body.name)?;
     let kind = kind_named(&body.instance_type)?;
@@ -203,6 +221,7 @@ async fn plan(cx: &Cx, conn: &mut Conn, body: &LaunchInstance) -> Result<Plan> {
         name,
         kind,
         public: body.associate_public_ip.unwrap_or(subnet.map_public_ip_on_launch),
+        private_ip: private_ip(body, subnet.cidr_block.0, count)?,
         subnet,
         image: image.id,
         disk_gib: image.disk_gib,
@@ -242,6 +261,15 @@ async fn place_address(tx: &mut Tx, cx: &Cx, plan: &Plan, ids: (Uuid, i32)) -> R
         groups: &plan.groups,
         public: plan.public.then(Uuid::now_v7),
     };
+    if let Some(address) = plan.private_ip {
+        return match instances::launch(tx, &launch, &[address], true).await? {
+            Some(launched) => Ok((launch.id, launched)),
+            None => {
+                Err(Refusal::conflict("InvalidIPAddress.InUse", format!("{address} is in use in the subnet"))
+                    .field("private_ip"))
+            }
+        };
+    }
     for _ in 0..3 {
         let drawn: [u8; 32] = random()?;
         let candidates: Vec<_> = drawn
