@@ -67,6 +67,7 @@ impl Private {
                 .map_err(|source| OvsError::Io { path: dir.clone(), source })?;
         }
         let _turn = self.turn.lock().await;
+        let _alone = self.alone().await?;
         let (database, switch) = self.running().await;
         if database.is_none() {
             self.start_database().await?;
@@ -75,6 +76,22 @@ impl Private {
             self.start_switch().await?;
         }
         Ok(switch.is_none())
+    }
+
+    /// Waits until no other process is looking and starting; until the value is dropped none can. A process that dies
+    /// lets go.
+    async fn alone(&self) -> Result<std::fs::File, OvsError> {
+        let path = self.dir.join("lock");
+        let take = {
+            let path = path.clone();
+            move || {
+                let file = std::fs::File::create(path)?;
+                file.lock()?;
+                Ok(file)
+            }
+        };
+        let taken = tokio::task::spawn_blocking(take).await.unwrap_or_else(|panic| Err(panic.into()));
+        taken.map_err(|source| OvsError::Io { path, source })
     }
 
     /// Starts whatever dies, at once, until the task is aborted. Needed beside whoever uses the pair, who may be waiting for

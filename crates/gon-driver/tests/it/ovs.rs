@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use gon_driver::netlink::Netlink;
-use gon_driver::ovs::{Choice, Config, Datapath, Ovs, PortKind, PortSpec};
+use gon_driver::ovs::{Choice, Config, Datapath, Ovs, PortKind, PortSpec, Switch};
+use gon_driver::run::{Cmd, Pid, run, spawn_detached};
 use gon_driver::tap::{self, TapSpec};
 
-use crate::namespace::{KillAtEnd, in_namespace};
+use crate::namespace::{KillAtEnd, bind, in_namespace};
 
 const BRIDGE: &str = "br-int";
 
@@ -118,5 +119,79 @@ fn a_long_directory_gets_short_sockets() {
         let run_dir = ovs.run_dir().to_owned();
         ovs.tear_down(BRIDGE).await.unwrap();
         assert!(!run_dir.exists());
+    });
+}
+
+/// The machine's own switch, as its package starts it: with files in `/run/openvswitch`.
+async fn start_machine(dir: &Path) -> Vec<Pid> {
+    let start = |program: &str, args: &[&str]| {
+        let log = dir.join(format!("{program}.log"));
+        let cmd = Cmd::new(program).args(args).env("OVS_RUNDIR", "/var/run/openvswitch");
+        spawn_detached(cmd, &log).unwrap()
+    };
+    let database = dir.join("conf.db");
+    if !database.exists() {
+        let schema = "/usr/share/openvswitch/vswitch.ovsschema";
+        run(Cmd::new("ovsdb-tool").arg("create").arg(&database).arg(schema)).await.unwrap();
+    }
+    let mut started = vec![];
+    if !dir.join("db.sock").exists() {
+        let file = database.to_str().unwrap();
+        started.push(start("ovsdb-server", &[file, "--remote=punix:/var/run/openvswitch/db.sock"]));
+    }
+    let remote = "unix:/var/run/openvswitch/db.sock";
+    let switch = start("ovs-vswitchd", &[remote]);
+    std::fs::write(dir.join("ovs-vswitchd.pid"), format!("{}\n", switch.pid)).unwrap();
+    started.push(switch);
+    let control = dir.join(format!("ovs-vswitchd.{}.ctl", switch.pid));
+    while !control.exists() || !dir.join("db.sock").exists() {
+        assert!(switch.is_alive());
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    started
+}
+
+#[test]
+fn the_machines_own_switch_is_used_and_left_running() {
+    in_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let machine = Path::new("/var/run/openvswitch");
+        std::fs::create_dir_all(machine).unwrap();
+        bind(dir.path(), machine);
+        let mut end = KillAtEnd(start_machine(dir.path()).await);
+
+        let place = tempfile::tempdir().unwrap();
+        let mut ovs = Ovs::connect_or_start(&config(place.path()), BRIDGE).await.unwrap();
+        assert!(!ovs.is_private() && ovs.own_processes().await.is_empty());
+        assert_eq!(ovs.switch_process().await, end.0.last().copied());
+        ovs.database().ensure_bridge("theirs", Datapath::Netdev).await.unwrap();
+        let port = internal("gon-meta", 1);
+        let ports = ovs.database().ensure_ports(BRIDGE, std::slice::from_ref(&port)).await.unwrap();
+        assert_eq!((ports[0].ofport, &ports[0].error), (Some(1), &None));
+        Switch::connect(&ovs.bridge_socket(BRIDGE)).await.unwrap().barrier().await.unwrap();
+        ovs.release().await.unwrap();
+        // Others live here: the next start of their switch must not wait for us.
+        assert_eq!(ovs.database().setting("flow-restore-wait").await.unwrap(), None);
+
+        // Its keeper restarts it: found again, by its new control socket.
+        assert!(end.0.last().unwrap().kill().await.unwrap());
+        end.0.extend(start_machine(dir.path()).await);
+        ovs.heal().await.unwrap();
+        ovs.flush_zone(16).await.unwrap();
+
+        ovs.tear_down(BRIDGE).await.unwrap();
+        assert!(end.0.last().unwrap().is_alive());
+        let ovs = Ovs::find(&config(place.path()), "theirs").await.unwrap().unwrap();
+        assert!(ovs.database().bridge(BRIDGE).await.unwrap().is_none());
+        assert!(Ovs::find(&config(place.path()), BRIDGE).await.unwrap().is_none());
+
+        // Seen from another network namespace it is not ours to use.
+        let other = place.path().join("other");
+        let found = std::thread::spawn(move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { Ovs::find(&config(&other), "theirs").await.unwrap().is_some() })
+        });
+        assert!(!found.join().unwrap());
     });
 }
