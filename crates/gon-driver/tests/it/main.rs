@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod flows;
+mod image;
 mod namespace;
 mod netlink;
 mod ovs;

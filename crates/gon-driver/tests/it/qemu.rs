@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gon_driver::image::Manifest;
+use gon_driver::image::{Manifest, Recipe};
 use gon_driver::netlink::Netlink;
 use gon_driver::qemu::{
     Accelerator, Boot, Capabilities, Disk, Guest, GuestDir, Kernel, Lock, Machine, Monitor, Nic, QmpError,
@@ -17,19 +17,13 @@ use uuid::Uuid;
 
 use crate::namespace::in_namespace;
 
-/// The image every test boots; `make test` builds it first.
+/// The image every test boots.
 fn gon_linux() -> PathBuf {
-    let images = std::env::var_os("GON_IMAGES_DIR")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/gon-images"));
-    images.join("gon-linux")
+    crate::image::built(Recipe::GonLinux)
 }
 
 fn manifest() -> Manifest {
-    let dir = gon_linux();
-    Manifest::load(&dir).unwrap_or_else(|error| {
-        panic!("the image gon-linux is needed in {} (`gond image build`): {error}", dir.display())
-    })
+    Manifest::load(&gon_linux()).unwrap()
 }
 
 fn guest(uid: u32) -> Guest {
