@@ -235,6 +235,30 @@ describe('the built console', () => {
     await tab.context.close();
   });
 
+  it('lets a duplicated tab and its original go on, though refresh tokens work only once', async () => {
+    const tab = await visit({ locale: 'en-US' });
+    const { page, context } = tab;
+    await page.goto(`${ORIGIN}/vpcs`);
+    await logIn(page, ENGLISH);
+    await page.getByText('production').waitFor();
+    // What "Duplicate tab" does.
+    const copied = await page.evaluate(() => JSON.stringify(sessionStorage));
+    const copy = await context.newPage();
+    await copy.addInitScript((json) => {
+      if (sessionStorage.length === 0) {
+        Object.assign(sessionStorage, JSON.parse(json));
+      }
+    }, copied);
+    await copy.goto(`${ORIGIN}/vpcs`);
+    await copy.getByText('production').waitFor();
+    const reloads = [page.reload(), copy.reload()];
+    await Promise.all(reloads);
+    await page.getByText('production').waitFor();
+    await copy.getByText('production').waitFor();
+    expect(tab.complaints).toEqual([]);
+    await context.close();
+  });
+
   it('fits a telephone', async () => {
     const tab = await visit({ locale: 'en-US', width: 390, height: 844 });
     const { page } = tab;

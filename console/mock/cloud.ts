@@ -15,7 +15,7 @@ import type {
   TokenResponse,
 } from '../src/api/types';
 import { toBase64 } from '../src/util/text.ts';
-import { mintId, seededWorld, shapeOf, type World } from './seed.ts';
+import { instance, STATE_CODES, seededWorld, type World } from './seed.ts';
 
 export const MOCK_LOGIN: LoginRequest = { username: 'admin', password: 'gon-admin' };
 
@@ -34,6 +34,29 @@ class Refusal extends Error {
     super(detail);
   }
 }
+
+/** What it answers; `mock/contract.test.ts` looks each of them up in `openapi/gon-v1.json`. */
+export const ROUTES = [
+  'POST /auth/login',
+  'POST /auth/refresh',
+  'POST /auth/logout',
+  'GET /auth/me',
+  'GET /images',
+  'GET /instance-types',
+  'GET /vpcs',
+  'GET /subnets',
+  'GET /key-pairs',
+  'GET /security-groups',
+  'GET /instances',
+  'POST /instances',
+  'GET /instances/{id}',
+  'DELETE /instances/{id}',
+  'POST /instances/{id}/start',
+  'POST /instances/{id}/stop',
+  'POST /instances/{id}/reboot',
+  'GET /instances/{id}/console-output',
+] as const;
+type Route = (typeof ROUTES)[number];
 
 interface Call {
   method: string;
@@ -71,6 +94,9 @@ export class MockCloud {
     this.latency = latency;
     this.tokenLifetime = tokenLifetime;
   }
+
+  /** Whether new sockets are turned away. */
+  refusesSockets = false;
 
   /** Calls `listener` with every event until the returned function is called. */
   subscribe(listener: (event: ResourceEvent) => void): () => void {
@@ -119,6 +145,7 @@ export class MockCloud {
       throw new Error(`no instance ${id}`);
     }
     const item = { ...old, ...change, updated_at: new Date().toISOString() };
+    item.state_code = STATE_CODES[item.state];
     this.world.instances[index] = item;
     this.emit(id, item);
     return item;
@@ -175,7 +202,9 @@ export class MockCloud {
     const text = await request.text();
     const body: unknown = text === '' ? undefined : JSON.parse(text);
     this.calls.push({ method: request.method, path: path + url.search, body, headers: request.headers });
-    const route = `${request.method} ${path.replace(/\/i-[0-9a-z]+/, '/:id')}`;
+    const route = ROUTES.find(
+      (known) => known === `${request.method} ${path.replace(/\/i-[0-9a-z]+/, '/{id}')}`,
+    );
     const id = /\/(i-[0-9a-z]+)/.exec(path)?.[1] ?? '';
 
     if (route === 'POST /auth/login') {
@@ -199,7 +228,7 @@ export class MockCloud {
     if (request.method === 'POST' && !path.startsWith('/auth/') && !request.headers.get('idempotency-key')) {
       throw new Refusal(400, 'MissingParameter', 'a POST needs an Idempotency-Key');
     }
-    switch (route) {
+    switch (route satisfies Route | undefined) {
       case 'POST /auth/logout':
         this.refreshTokens.delete((body as { refresh_token: string }).refresh_token);
         this.accessTokens.delete(token ?? '');
@@ -233,25 +262,25 @@ export class MockCloud {
           202,
           this.launch(body as LaunchInstanceRequest, request.headers.get('idempotency-key') ?? ''),
         ];
-      case 'GET /instances/:id':
+      case 'GET /instances/{id}':
         return [200, this.instance(id)];
-      case 'DELETE /instances/:id': {
+      case 'DELETE /instances/{id}': {
         const { state } = this.instance(id);
         if (state === 'terminated' || state === 'shutting-down') {
           return [202, this.instance(id)];
         }
         return [202, this.walk(id, 'shutting-down', 'terminated', { public_ip: null })];
       }
-      case 'POST /instances/:id/start':
+      case 'POST /instances/{id}/start':
         this.require(id, 'stopped');
         return [202, this.walk(id, 'pending', 'running', {})];
-      case 'POST /instances/:id/stop':
+      case 'POST /instances/{id}/stop':
         this.require(id, 'running');
         return [202, this.walk(id, 'stopping', 'stopped', {})];
-      case 'POST /instances/:id/reboot':
+      case 'POST /instances/{id}/reboot':
         this.require(id, 'running');
         return [202, this.instance(id)];
-      case 'GET /instances/:id/console-output':
+      case 'GET /instances/{id}/console-output':
         return [200, this.consoleOutput(this.instance(id))];
       default:
         throw new Refusal(404, 'NotFound', 'there is no such route');
@@ -309,55 +338,47 @@ export class MockCloud {
     if (subnet === undefined) {
       throw new Refusal(400, 'InvalidSubnetID.NotFound', 'the subnet does not exist', 'subnet_id');
     }
-    if (!this.world.images.some(({ id }) => id === body.image_id)) {
+    const image = this.world.images.find(({ id }) => id === body.image_id);
+    if (image === undefined) {
       throw new Refusal(400, 'InvalidAMIID.NotFound', 'the image does not exist', 'image_id');
     }
-    if (!this.world.instanceTypes.some(({ name }) => name === body.instance_type)) {
-      throw new Refusal(400, 'InvalidInstanceType', 'there is no such type', 'instance_type');
+    const type = this.world.instanceTypes.find(({ name }) => name === body.instance_type);
+    if (type === undefined || type.memory_mib < image.min_memory_mib) {
+      throw new Refusal(
+        400,
+        'InvalidInstanceType',
+        'there is no such type, or it is too small',
+        'instance_type',
+      );
     }
-    if (body.key_name !== undefined && !this.world.keyPairs.some(({ name }) => name === body.key_name)) {
+    if (body.key_name && !this.world.keyPairs.some(({ name }) => name === body.key_name)) {
       throw new Refusal(400, 'InvalidKeyPair.NotFound', 'the key pair does not exist', 'key_name');
     }
     const groups = this.world.securityGroups.filter(({ vpc_id }) => vpc_id === subnet.vpc_id);
-    const chosen =
-      body.security_group_ids ?? groups.filter(({ name }) => name === 'default').map(({ id }) => id);
+    const usual = groups.filter(({ is_default }) => is_default).map(({ id }) => id);
+    const chosen = body.security_group_ids ?? usual;
     if (chosen.some((id) => !groups.some((group) => group.id === id))) {
       throw new Refusal(400, 'InvalidGroup.NotFound', 'no such group in this VPC', 'security_group_ids');
     }
-    const now = new Date().toISOString();
-    const host = 20 + this.world.instances.length;
-    const item: Instance = {
-      ...mintId('i'),
+    const item = instance({
       name: body.name,
       state: 'pending',
-      state_reason: null,
-      instance_type: body.instance_type,
-      ...shapeOf(this.world, body.instance_type),
-      network_interface_id: mintId('eni').id,
-      mac_address: `02:00:0a:00:01:${host.toString(16).padStart(2, '0')}`,
-      applied: { generation: 1, nodes: 1, acked: 0 },
-      launched_at: null,
-      terminated_at: null,
-      image_id: body.image_id,
-      private_ip: subnet.cidr_block.replace(/\d+\/\d+$/, String(host)),
-      public_ip: body.associate_public_ip ? `203.0.113.${host}` : null,
-      subnet_id: subnet.id,
-      vpc_id: subnet.vpc_id,
-      availability_zone: subnet.availability_zone,
-      security_group_ids: chosen,
-      key_name: body.key_name ?? null,
-      worker_node: 'node-1',
-      generation: 1,
-      created_at: now,
-      updated_at: now,
-    };
+      type,
+      image,
+      subnet,
+      groups: chosen,
+      key: body.key_name ?? null,
+      host: 20 + this.world.instances.length,
+      publicIp: body.associate_public_ip ?? subnet.map_public_ip_on_launch,
+      age: 0,
+    });
     this.world.instances.unshift(item);
     this.launches.set(key, { body: JSON.stringify(body), instance: item });
     this.emit(item.id, item);
     if (this.step !== null) {
       setTimeout(() => {
         if (this.world.instances.some(({ id, state }) => id === item.id && state === 'pending')) {
-          this.change(item.id, { state: 'running' });
+          this.change(item.id, { state: 'running', launched_at: new Date().toISOString() });
         }
       }, this.step);
     }

@@ -8,6 +8,10 @@ export function handlersFor(cloud: MockCloud): (RequestHandler | WebSocketHandle
   return [
     http.all('*/api/v1/*', ({ request }) => cloud.handle(request)),
     SOCKET.addEventListener('connection', ({ client }) => {
+      if (cloud.refusesSockets) {
+        client.close(1013, 'try again later');
+        return;
+      }
       let stop = () => {};
       client.addEventListener('message', ({ data }) => {
         const message = JSON.parse(String(data)) as { type: string; token?: string };

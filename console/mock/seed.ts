@@ -1,5 +1,16 @@
 /** What the in-memory cloud holds at first. */
-import type { Image, Instance, InstanceType, KeyPair, SecurityGroup, Subnet, Vpc } from '../src/api/types';
+import type {
+  Applied,
+  Image,
+  Instance,
+  InstanceState,
+  InstanceType,
+  KeyPair,
+  SecurityGroup,
+  SecurityGroupRule,
+  Subnet,
+  Vpc,
+} from '../src/api/types';
 
 export interface World {
   images: Image[];
@@ -13,20 +24,31 @@ export interface World {
 
 let counter = 0x1000;
 
-/** A UUID in the shape of version 7 and the id made of its last 17 digits (design.md §4). */
+/** A UUID in the shape of version 7, and the id made of its last 17 digits (design.md §4). */
 export function mintId(prefix: string): { id: string; uuid: string } {
   counter += 1;
-  const tail = (BigInt('0x2f3a5b7c9d0000000') + BigInt(counter) * BigInt(0x10_0000_1b7))
+  const tail = (BigInt('0x2f3a5b7c9d0000000') + BigInt(counter) * BigInt(0x1000001b7))
     .toString(16)
-    .padStart(17, '0')
     .slice(-17);
-  const uuid = `019a3f5e-${counter.toString(16).padStart(4, '0')}-7${'0'.repeat(2)}${tail[0]}-9${tail.slice(2, 5)}-${tail.slice(5)}`;
+  const uuid = `019a3f5e-${counter.toString(16).padStart(4, '0')}-700${tail[0]}-9${tail.slice(2, 5)}-${tail.slice(5)}`;
   return { id: `${prefix}-${uuid.replaceAll('-', '').slice(-17)}`, uuid };
 }
 
 function minutesAgo(minutes: number): string {
   return new Date(Date.now() - minutes * 60_000).toISOString();
 }
+
+const LONG_AGO = minutesAgo(60 * 24 * 9);
+const APPLIED: Applied = { generation: 1, nodes: 1, acked: 1 };
+
+export const STATE_CODES: Record<InstanceState, number> = {
+  pending: 0,
+  running: 16,
+  'shutting-down': 32,
+  terminated: 48,
+  stopping: 64,
+  stopped: 80,
+};
 
 export function emptyWorld(): World {
   return {
@@ -40,161 +62,222 @@ export function emptyWorld(): World {
   };
 }
 
-/** What an instance of a type has. */
-export function shapeOf(world: World, name: string): Pick<Instance, 'vcpus' | 'memory_mib' | 'disk_gib'> {
-  const type = world.instanceTypes.find((item) => item.name === name);
-  return { vcpus: type?.vcpus ?? 1, memory_mib: type?.memory_mib ?? 128, disk_gib: 0 };
+function image(name: string, description: string, kind: 'initramfs' | 'disk', memory: number): Image {
+  return {
+    ...mintId('ami'),
+    name,
+    description,
+    kind,
+    architecture: 'x86_64',
+    state: 'available',
+    min_memory_mib: memory,
+    disk_gib: kind === 'disk' ? 2 : 0,
+    public: true,
+    created_at: LONG_AGO,
+  };
 }
 
-export function seededWorld(): World {
-  const created_at = minutesAgo(60 * 24 * 9);
-  const world = emptyWorld();
-  world.images = [
-    {
-      ...mintId('ami'),
-      name: 'gon-linux',
-      description: 'Tiny Linux, starts in two seconds',
-      kind: 'initramfs',
-      architecture: 'x86_64',
-      state: 'available',
-      min_memory_mib: 96,
-      disk_gib: 0,
-      created_at,
-    },
-    {
-      ...mintId('ami'),
-      name: 'debian-12',
-      description: 'Debian 12 with cloud-init',
-      kind: 'disk',
-      architecture: 'x86_64',
-      state: 'available',
-      min_memory_mib: 512,
-      disk_gib: 2,
-      created_at,
-    },
-  ];
-  world.instanceTypes = [
-    { name: 'g1.pico', vcpus: 1, memory_mib: 128 },
-    { name: 'g1.micro', vcpus: 1, memory_mib: 512 },
-    { name: 'g1.small', vcpus: 1, memory_mib: 2048 },
-    { name: 'g1.large', vcpus: 4, memory_mib: 8192 },
-  ];
-  const [prod, lab] = [
-    { ...mintId('vpc'), name: 'production', cidr_block: '10.0.0.0/16', state: 'available', created_at },
-    { ...mintId('vpc'), name: '연구실', cidr_block: '172.20.0.0/20', state: 'available', created_at },
-  ];
-  world.vpcs = [prod, lab];
-  const subnet = (vpc: Vpc, name: string, cidr_block: string, zone: string, kind: 'public' | 'private') => ({
-    ...mintId('subnet'),
+function vpc(name: string, cidr_block: string): Vpc {
+  return {
+    ...mintId('vpc'),
     name,
-    vpc_id: vpc.id,
+    cidr_block,
+    state: 'available',
+    main_route_table_id: mintId('rtb').id,
+    default_security_group_id: mintId('sg').id,
+    generation: 1,
+    applied: APPLIED,
+    created_at: LONG_AGO,
+    updated_at: LONG_AGO,
+  };
+}
+
+function subnet(
+  of: Vpc,
+  name: string,
+  cidr_block: string,
+  zone: string,
+  subnet_type: Subnet['subnet_type'],
+): Subnet {
+  return {
+    ...mintId('subnet'),
+    vpc_id: of.id,
+    name,
     cidr_block,
     availability_zone: zone,
-    subnet_type: kind,
-    map_public_ip_on_launch: kind === 'public',
+    subnet_type,
+    route_table_id: of.main_route_table_id,
+    map_public_ip_on_launch: subnet_type === 'public',
     available_ip_address_count: 251,
-    created_at,
-  });
-  const [web, data, bench] = [
-    subnet(prod, 'web-a', '10.0.1.0/24', 'gon-1a', 'public'),
-    subnet(prod, 'data-a', '10.0.2.0/24', 'gon-1a', 'private'),
-    subnet(lab, 'bench', '172.20.1.0/24', 'gon-1b', 'public'),
-  ];
-  world.subnets = [web, data, bench];
-  const group = (vpc: Vpc, name: string, description: string, open: [string, string][]): SecurityGroup => {
-    const identity = mintId('sg');
-    const rule = (direction: 'inbound' | 'outbound', protocol: string, port_range: string, peer: string) => ({
-      id: mintId('sgr').id,
-      direction,
-      protocol,
-      port_range,
-      icmp_type: null,
-      icmp_code: null,
-      source_destination: peer,
-      description: '',
-    });
-    return {
-      ...identity,
-      name,
-      description,
-      vpc_id: vpc.id,
-      is_default: name === 'default',
-      created_at,
-      rules: [
-        ...(open.length === 0
-          ? [rule('inbound', 'all', 'all', identity.id)]
-          : open.map(([protocol, ports]) => rule('inbound', protocol, ports, '0.0.0.0/0'))),
-        rule('outbound', 'all', 'all', '0.0.0.0/0'),
-      ],
-    };
+    created_at: LONG_AGO,
+    updated_at: LONG_AGO,
   };
-  world.securityGroups = [
-    group(prod, 'default', 'Default group of the VPC', []),
-    group(prod, 'web', 'SSH and web', [
-      ['tcp', '22'],
-      ['tcp', '80-443'],
-      ['icmp', 'all'],
-    ]),
-    group(lab, 'default', 'Default group of the VPC', []),
-  ];
-  const [prodDefault, prodWeb] = world.securityGroups;
-  world.keyPairs = [
-    { ...mintId('key'), name: 'ops', key_type: 'ed25519', fingerprint: 'SHA256:q0Yx0mXb…', created_at },
-  ];
-  const instance = (
-    name: string,
-    state: Instance['state'],
-    type: string,
-    image: Image | undefined,
-    host: number,
-    age: number,
-    more: Partial<Instance> = {},
-  ): Instance => ({
+}
+
+/** A group that lets in `open` (protocol, ports) from anywhere, or only itself; and everything out. */
+function group(of: Vpc, name: string, description: string, open: [string, string][]): SecurityGroup {
+  const identity = name === 'default' ? { ...mintId('sg'), id: of.default_security_group_id } : mintId('sg');
+  const rule = (
+    direction: SecurityGroupRule['direction'],
+    protocol: string,
+    port_range: string,
+    source_destination: string,
+  ): SecurityGroupRule => ({
+    id: mintId('sgr').id,
+    security_group_id: identity.id,
+    direction,
+    protocol,
+    port_range,
+    icmp_type: null,
+    icmp_code: null,
+    source_destination,
+    action: 'allow',
+    description: '',
+    created_at: LONG_AGO,
+  });
+  return {
+    ...identity,
+    vpc_id: of.id,
+    name,
+    description,
+    is_default: name === 'default',
+    rules: [
+      ...(open.length === 0
+        ? [rule('inbound', 'all', 'all', identity.id)]
+        : open.map(([protocol, ports]) => rule('inbound', protocol, ports, '0.0.0.0/0'))),
+      rule('outbound', 'all', 'all', '0.0.0.0/0'),
+    ],
+    created_at: LONG_AGO,
+    updated_at: LONG_AGO,
+  };
+}
+
+export interface NewInstance {
+  name: string;
+  state: InstanceState;
+  type: InstanceType;
+  image: Image;
+  subnet: Subnet;
+  groups: string[];
+  key: string | null;
+  /** The last number of its addresses. */
+  host: number;
+  publicIp: boolean;
+  /** How long ago it was made, in minutes. */
+  age: number;
+}
+
+export function instance(what: NewInstance): Instance {
+  const { name, state, type, host, age } = what;
+  const started = state !== 'pending';
+  return {
     ...mintId('i'),
     name,
     state,
+    state_code: STATE_CODES[state],
     state_reason: null,
-    instance_type: type,
-    ...shapeOf(world, type),
+    instance_type: type.name,
+    vcpus: type.vcpus,
+    memory_mib: type.memory_mib,
+    disk_gib: what.image.disk_gib,
+    image_id: what.image.id,
+    vpc_id: what.subnet.vpc_id,
+    subnet_id: what.subnet.id,
+    availability_zone: what.subnet.availability_zone,
     network_interface_id: mintId('eni').id,
+    private_ip: what.subnet.cidr_block.replace(/\d+\/\d+$/, String(host)),
+    public_ip: what.publicIp ? `203.0.113.${host}` : null,
     mac_address: `02:00:0a:00:01:${host.toString(16).padStart(2, '0')}`,
-    applied: { generation: 1, nodes: 1, acked: 1 },
-    launched_at: state === 'pending' ? null : minutesAgo(age),
-    terminated_at: null,
-    image_id: image?.id ?? '',
-    private_ip: `10.0.1.${host}`,
-    public_ip: state === 'running' ? `203.0.113.${host}` : null,
-    subnet_id: web.id,
-    vpc_id: prod.id,
-    availability_zone: web.availability_zone,
-    security_group_ids: prodWeb === undefined ? [] : [prodWeb.id],
-    key_name: 'ops',
-    worker_node: 'node-1',
+    security_group_ids: what.groups,
+    key_name: what.key,
+    worker_node: started ? 'node-1' : null,
+    reservation_id: mintId('r').id,
+    launch_index: 0,
     generation: 1,
+    applied: { ...APPLIED, acked: started ? 1 : 0 },
+    launched_at: started ? minutesAgo(age) : null,
     created_at: minutesAgo(age),
     updated_at: minutesAgo(age),
-    ...more,
-  });
-  const [tiny, debian] = world.images;
-  world.instances = [
-    instance('web-1', 'running', 'g1.micro', debian, 10, 3),
-    instance('web-2', 'running', 'g1.micro', debian, 11, 190),
-    instance('데이터베이스', 'running', 'g1.large', debian, 12, 60 * 30, {
-      public_ip: null,
-      private_ip: '10.0.2.12',
-      subnet_id: data.id,
-      security_group_ids: prodDefault === undefined ? [] : [prodDefault.id],
-    }),
-    instance('batch-7', 'stopped', 'g1.small', debian, 14, 60 * 50),
-    instance('probe', 'pending', 'g1.pico', tiny, 15, 1, { worker_node: null }),
-    instance('a-rather-long-name-that-does-not-fit-into-its-column', 'stopping', 'g1.pico', tiny, 16, 700),
-    instance('old-web', 'terminated', 'g1.micro', debian, 17, 60 * 24 * 4, {
-      private_ip: null,
-      worker_node: null,
-      state_reason: 'Client.UserInitiatedShutdown: terminated by admin',
-    }),
-  ];
-  return world;
+    terminated_at: null,
+  };
+}
+
+export function seededWorld(): World {
+  const tiny = image('gon-linux', 'Tiny Linux, starts in two seconds', 'initramfs', 96);
+  const debian = image('debian-12', 'Debian 12 with cloud-init', 'disk', 512);
+  const pico = { name: 'g1.pico', vcpus: 1, memory_mib: 128 };
+  const micro = { name: 'g1.micro', vcpus: 1, memory_mib: 512 };
+  const small = { name: 'g1.small', vcpus: 1, memory_mib: 2048 };
+  const large = { name: 'g1.large', vcpus: 4, memory_mib: 8192 };
+  const prod = vpc('production', '10.0.0.0/16');
+  const lab = vpc('연구실', '172.20.0.0/20');
+  const web = subnet(prod, 'web-a', '10.0.1.0/24', 'gon-1a', 'public');
+  const data = subnet(prod, 'data-a', '10.0.2.0/24', 'gon-1a', 'private');
+  const bench = subnet(lab, 'bench', '172.20.1.0/24', 'gon-1b', 'public');
+  const usual = group(prod, 'default', 'Default group of the VPC', []);
+  const open = group(prod, 'web', 'SSH and web', [
+    ['tcp', '22'],
+    ['tcp', '80-443'],
+    ['icmp', 'all'],
+  ]);
+  const make = (
+    name: string,
+    state: InstanceState,
+    type: InstanceType,
+    host: number,
+    age: number,
+    more: Partial<NewInstance> = {},
+  ) =>
+    instance({
+      name,
+      state,
+      type,
+      image: debian,
+      subnet: web,
+      groups: [open.id],
+      key: 'ops',
+      host,
+      publicIp: state === 'running',
+      age,
+      ...more,
+    });
+  return {
+    images: [tiny, debian],
+    instanceTypes: [pico, micro, small, large],
+    vpcs: [prod, lab],
+    subnets: [web, data, bench],
+    securityGroups: [usual, open, group(lab, 'default', 'Default group of the VPC', [])],
+    keyPairs: [
+      {
+        ...mintId('key'),
+        name: 'ops',
+        key_type: 'ed25519',
+        fingerprint: 'SHA256:q0Yx0mXbUu9b0c2vD0Jp0f0Zp2m8m4oG0sP0sQ0w0aE',
+        public_key: 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK0wmN/Cr3JXqmLW7u+g9pTh+wyqDHpSQEIQczXkVx9q ops',
+        created_at: LONG_AGO,
+      },
+    ],
+    instances: [
+      make('web-1', 'running', micro, 10, 3),
+      make('web-2', 'running', micro, 11, 190),
+      make('데이터베이스', 'running', large, 12, 60 * 30, {
+        subnet: data,
+        publicIp: false,
+        groups: [usual.id],
+      }),
+      make('batch-7', 'stopped', small, 14, 60 * 50),
+      make('probe', 'pending', pico, 15, 1, { image: tiny }),
+      make('a-rather-long-name-that-does-not-fit-into-its-column', 'stopping', pico, 16, 700, {
+        image: tiny,
+      }),
+      {
+        ...make('old-web', 'terminated', micro, 17, 60 * 24 * 4),
+        private_ip: null,
+        worker_node: null,
+        state_reason: 'Client.UserInitiatedShutdown: terminated by admin',
+      },
+    ],
+  };
 }
 
 /** Adds instances, each the copy of another, until there are `total`. */

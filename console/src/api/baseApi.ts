@@ -10,7 +10,14 @@ import {
   fetchBaseQuery,
 } from '@reduxjs/toolkit/query/react';
 import { type ApiProblem, isUnreachable, toProblem } from './errors';
-import { acceptTokens, refreshTokenStore, type SessionState, sessionEnded } from './session';
+import {
+  acceptTokens,
+  oneTabAtATime,
+  refreshTokenStore,
+  rotateRefreshToken,
+  type SessionState,
+  sessionEnded,
+} from './session';
 import type { TokenResponse } from './types';
 
 interface WithSession {
@@ -50,7 +57,9 @@ async function refreshOnce(api: BaseQueryApi): Promise<RefreshOutcome> {
     return 'lost'; // Logged out, or logged in anew, while the answer was on its way.
   }
   if (result.error === undefined) {
-    api.dispatch(acceptTokens(result.data as TokenResponse));
+    const tokens = result.data as TokenResponse;
+    rotateRefreshToken(refreshToken, tokens.refresh_token);
+    api.dispatch(acceptTokens(tokens));
     return 'refreshed';
   }
   const problem = toProblem(result.error);
@@ -64,7 +73,7 @@ async function refreshOnce(api: BaseQueryApi): Promise<RefreshOutcome> {
 
 /** Exchanges the refresh token. All who ask at the same time share one exchange: the token works only once. */
 export function refreshSession(api: Pick<BaseQueryApi, 'dispatch' | 'getState'>): Promise<RefreshOutcome> {
-  refreshing ??= refreshOnce(api as BaseQueryApi).finally(() => {
+  refreshing ??= oneTabAtATime(() => refreshOnce(api as BaseQueryApi)).finally(() => {
     refreshing = null;
   });
   return refreshing;

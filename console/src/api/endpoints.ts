@@ -1,6 +1,6 @@
 /**
- * The calls the console makes, one endpoint per route (design.md §5). Cache tags are added in `index.ts`, so that this
- * file can be generated once the OpenAPI document is there.
+ * The calls the console makes, one endpoint per route. The shapes come from the generated schema; cache tags are added
+ * in `index.ts`.
  */
 import type { FetchArgs, FetchBaseQueryMeta } from '@reduxjs/toolkit/query/react';
 import { randomUuid } from '../util/uuid';
@@ -16,6 +16,7 @@ import type {
   LoginRequest,
   Me,
   Page,
+  RefreshRequest,
   SecurityGroup,
   Subnet,
   TokenResponse,
@@ -68,7 +69,7 @@ export const endpointsApi = baseApi.injectEndpoints({
     login: build.mutation<TokenResponse, LoginRequest>({
       query: (body) => ({ url: 'auth/login', method: 'POST', body }),
     }),
-    logout: build.mutation<unknown, { refresh_token: string }>({
+    logout: build.mutation<unknown, RefreshRequest>({
       query: (body) => ({ url: 'auth/logout', method: 'POST', body }),
     }),
     getMe: build.query<Me, void>({ query: () => 'auth/me' }),

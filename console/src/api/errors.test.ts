@@ -11,7 +11,7 @@ describe('problems', () => {
         detail: 'the VPC has dependents',
         field: null,
         request_id: 'req-1',
-        blockers: ['subnet-1', { type: 'instance', id: 'i-1', name: 'web' }, {}],
+        blockers: ['subnet-1', 'i-1', {}],
       },
     });
     expect(problem).toEqual({
@@ -21,7 +21,7 @@ describe('problems', () => {
       detail: 'the VPC has dependents',
       field: null,
       requestId: 'req-1',
-      blockers: ['subnet-1', 'instance i-1 (web)'],
+      blockers: ['subnet-1', 'i-1'],
     });
   });
 

@@ -3,7 +3,7 @@
  * Every RTK Query error in the console is an `ApiProblem`; nothing else reaches a component.
  */
 import type { FetchBaseQueryError } from '@reduxjs/toolkit/query';
-import type { Blocker, ProblemBody } from './types';
+import type { ProblemBody } from './types';
 
 /** Codes of our own, for failures in which the server had no say. */
 export type LocalCode = 'NetworkError' | 'Timeout' | 'BadResponse';
@@ -28,16 +28,6 @@ function text(value: unknown): string {
   return typeof value === 'string' ? value : '';
 }
 
-function blockerName(blocker: Blocker): string {
-  if (typeof blocker === 'string') {
-    return blocker;
-  }
-  const id = text(blocker.id);
-  const kind = text(blocker.type) || text(blocker.resource);
-  const name = text(blocker.name);
-  return [kind, id, name && `(${name})`].filter(Boolean).join(' ');
-}
-
 /** `security_group_ids[0]`, `/security_group_ids/0` and `security_group_ids.0` all name the same form field. */
 export function topLevelField(field: string): string {
   return field.replace(/^[/.$]+/, '').split(/[.[/]/)[0] ?? field;
@@ -47,7 +37,8 @@ function fromBody(status: number, body: unknown): ApiProblem {
   if (typeof body !== 'object' || body === null || Array.isArray(body)) {
     return local(status, 'BadResponse');
   }
-  const problem = body as ProblemBody;
+  // Something between us and the server may have written it: nothing is taken for granted.
+  const problem = body as Partial<ProblemBody>;
   return {
     status,
     code: text(problem.code) || `HTTP ${status}`,
@@ -55,7 +46,7 @@ function fromBody(status: number, body: unknown): ApiProblem {
     detail: text(problem.detail),
     field: text(problem.field) || null,
     requestId: text(problem.request_id) || null,
-    blockers: Array.isArray(problem.blockers) ? problem.blockers.map(blockerName).filter(Boolean) : [],
+    blockers: Array.isArray(problem.blockers) ? problem.blockers.map(text).filter(Boolean) : [],
   };
 }
 

@@ -39,6 +39,9 @@ export function pollingInterval(status: LiveStatus): number {
   return status === 'polling' ? liveTiming.poll : liveTiming.reconcile;
 }
 
+/** The server's close code for a token that is not good, or no longer. */
+const UNAUTHENTICATED = 4401;
+
 /** Milliseconds. Changed by tests only. */
 export const liveTiming = {
   poll: 5_000,
@@ -144,14 +147,14 @@ export function startLive(): Thunk<() => void> {
       return (getState() as LiveState).session.accessToken;
     };
 
-    const down = (): void => {
+    /** A socket that was good is opened again at once, and only then with pauses: sockets end with their token. */
+    const down = (wasReady: boolean): void => {
       recent.clear();
       if (stopped) {
         return;
       }
-      dispatch(liveStatusChanged('polling'));
-      const pause = Math.min(liveTiming.lastRetry, liveTiming.firstRetry * 2 ** failures);
-      failures += 1;
+      dispatch(liveStatusChanged(wasReady ? 'connecting' : 'polling'));
+      const pause = wasReady ? 0 : Math.min(liveTiming.lastRetry, liveTiming.firstRetry * 2 ** failures++);
       clearTimeout(retry);
       retry = setTimeout(() => void connect(), pause * (0.75 + Math.random() / 2));
     };
@@ -162,16 +165,14 @@ export function startLive(): Thunk<() => void> {
         return;
       }
       if (token === null) {
-        down();
+        down(false);
         return;
       }
       const current = new WebSocket(socketUrl(window.location));
       socket = current;
-      let opened = false;
       let ready = false;
       const patience = setTimeout(() => current.close(), liveTiming.readyWithin);
       current.onopen = () => {
-        opened = true;
         current.send(JSON.stringify({ type: 'auth', token }));
       };
       current.onmessage = ({ data }) => {
@@ -186,12 +187,12 @@ export function startLive(): Thunk<() => void> {
           dispatch(applyEvent(message));
         }
       };
-      current.onclose = () => {
+      current.onclose = ({ code }) => {
         clearTimeout(patience);
         if (socket === current) {
           socket = null;
-          tokenRefused = opened && !ready;
-          down();
+          tokenRefused = code === UNAUTHENTICATED;
+          down(ready);
         }
       };
     };

@@ -48,6 +48,34 @@ const session = createSlice({
 export const { tokensGranted, sessionEnded } = session.actions;
 export const sessionReducer = session.reducer;
 
+/**
+ * "Duplicate tab" copies the session storage, and a refresh token that is used twice ends every session of its user. So
+ * a tab that exchanges its token tells the copies of it, and (where the browser has locks) one exchanges at a time.
+ */
+const siblings = typeof BroadcastChannel === 'function' ? new BroadcastChannel('gon.session') : null;
+siblings?.addEventListener('message', ({ data }: MessageEvent<{ used?: unknown; next?: unknown }>) => {
+  if (typeof data.next === 'string' && data.used === refreshTokenStore.read()) {
+    refreshTokenStore.write(data.next);
+  }
+});
+
+/** Replaces the refresh token, here and in the tabs that are copies of this one. */
+export function rotateRefreshToken(used: string, next: string): void {
+  refreshTokenStore.write(next);
+  siblings?.postMessage({ used, next });
+}
+
+/** Runs `exchange` while no other tab does, and after what the last one did has been heard. */
+export async function oneTabAtATime<R>(exchange: () => Promise<R>): Promise<R> {
+  if (siblings === null || navigator.locks === undefined) {
+    return exchange();
+  }
+  return navigator.locks.request('gon.session', async () => {
+    await new Promise((heard) => setTimeout(heard, 20));
+    return exchange();
+  });
+}
+
 /** Keeps the refresh token and returns the action that makes the access token known. */
 export function acceptTokens(tokens: TokenResponse): ReturnType<typeof tokensGranted> {
   if (tokens.refresh_token) {
