@@ -15,9 +15,9 @@ use crate::run::Cmd;
 
 const PACKAGES: [&str; 3] = ["linux-image-cloud-amd64", "busybox-static", "dropbear-bin"];
 
-/// `quiet`: each character on the serial line costs an exit to QEMU; `loglevel=3` on top, for the kernel calls a machine
-/// without PCI an error (init turns errors on again). `panic=1`: when init is gone there is nothing left to do but start
-/// again. `cryptomgr.notests`: the kernel's self-tests of its ciphers are a sixth of an emulated boot
+/// `quiet`: the console is for what the image and its owner have to say; `loglevel=3` on top, for the kernel calls a
+/// machine without PCI an error (init turns errors on again). `panic=1`: when init is gone there is nothing left to do
+/// but start again. `cryptomgr.notests`: the kernel's self-tests of its ciphers are a sixth of an emulated boot
 /// (`docs/perf/boot.md`).
 const CMDLINE: &str = "console=ttyS0 quiet loglevel=3 panic=1 cryptomgr.notests";
 
