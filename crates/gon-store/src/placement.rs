@@ -162,13 +162,21 @@ pub async fn place(tx: &mut Conn, placement: &Placement) -> Result<()> {
     ring(tx, "instance", placement.instance).await
 }
 
-/// One more generation of a VPC: something its packets depend on changed.
+/// One more generation of a VPC: something its packets depend on changed. Agents keep the generations they have seen,
+/// so none may be given twice: the transaction waits for the disk, whatever it was begun as.
 pub(crate) async fn touch_vpc(tx: &mut Conn, vpc: Uuid) -> Result<()> {
+    durable(tx).await?;
     sqlx::query("update vpcs set generation = generation + 1, updated_at = now() where id = $1")
         .bind(vpc)
         .execute(&mut *tx)
         .await?;
     ring(tx, "vpc", vpc).await
+}
+
+/// This transaction's commit waits for the disk.
+pub(crate) async fn durable(tx: &mut Conn) -> Result<()> {
+    sqlx::query("set local synchronous_commit = on").execute(tx).await?;
+    Ok(())
 }
 
 /// Tells the user why the instance still waits.

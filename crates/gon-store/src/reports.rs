@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::placement::{event, release_public_ips, touch_vpc};
+use crate::placement::{durable, event, release_public_ips, touch_vpc};
 use crate::relay::ring;
 use crate::{Conn, Result, Store, commit};
 
@@ -147,6 +147,10 @@ pub struct Observation {
 pub async fn observe(tx: &mut Conn, row: &ReportedRow, said: i64, change: &Observation) -> Result<()> {
     let moved = change.state != row.state;
     let respecified = change.power.is_some_and(|p| p != row.power);
+    if respecified {
+        // A generation that agents may see is never given twice.
+        durable(tx).await?;
+    }
     sqlx::query(
         "update instances set state = $2::instance_state, state_reason = $3,
            power = coalesce($4::instance_power, power),

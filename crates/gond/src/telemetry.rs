@@ -26,5 +26,12 @@ pub fn start(log: &Log) -> anyhow::Result<()> {
             builder.with_ansi(terminal).with_target(false).compact().try_init()
         }
     };
-    result.map_err(|error| anyhow::anyhow!("logging: {error}"))
+    result.map_err(|error| anyhow::anyhow!("logging: {error}"))?;
+    // A panic ends a task or a request, not the process; it belongs to the log like everything else.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        let what = panic.payload_as_str().unwrap_or("no message");
+        tracing::error!(place, what, trace = %std::backtrace::Backtrace::capture(), "panic");
+    }));
+    Ok(())
 }
