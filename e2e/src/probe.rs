@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use nix::sys::signal::{Signal, kill};
 
 use crate::namespace::Namespace;
@@ -18,13 +18,17 @@ const PATIENCE: Duration = Duration::from_millis(1000);
 /// How long a change may take to be seen.
 const CONVERGES: Duration = Duration::from_secs(10);
 
-/// Whether one echo request is answered within a second.
+/// Whether one echo request is answered within 400 ms.
 ///
 /// # Errors
 /// When `ping` cannot be run.
 pub fn ping(from: &Namespace, to: Ipv4Addr) -> anyhow::Result<bool> {
+    pings(from, to, &["-c", "1", "-W", "0.4"])
+}
+
+fn pings(from: &Namespace, to: Ipv4Addr, how: &[&str]) -> anyhow::Result<bool> {
     let mut command = from.command("ping");
-    command.args(["-n", "-q", "-c", "1", "-W", "1", &to.to_string()]);
+    command.args(["-n", "-q"]).args(how).arg(to.to_string());
     Ok(run(&mut command, Duration::from_secs(10))?.ok())
 }
 
@@ -66,14 +70,19 @@ pub fn answers(from: &Namespace, to: Ipv4Addr, why: &str) -> anyhow::Result<Dura
 /// When it answers.
 pub fn silent(from: &Namespace, to: Ipv4Addr, why: &str) -> anyhow::Result<()> {
     wait::holds(&format!("{to} falls silent ({why})"), CONVERGES, || Ok(!ping(from, to)?))?;
-    for _ in 0..2 {
-        if ping(from, to)? {
+    // Five requests and two connections, and time to answer them, at once.
+    std::thread::scope(|scope| {
+        let connections =
+            scope.spawn(|| Ok(connect(from, to, 22)?.is_some() || connect(from, to, 22)?.is_some()));
+        if pings(from, to, &["-c", "5", "-i", "0.2", "-W", "1"])? {
             bail!("{to} answers ping although {why}");
         }
-        if connect(from, to, 22)?.is_some() {
+        let connected: anyhow::Result<bool> = connections.join().map_err(|_| anyhow!("a probe panicked"))?;
+        if connected? {
             bail!("{to} takes TCP connections although {why}");
         }
-    }
+        Ok(())
+    })?;
     say!("{to} is silent: {why}");
     Ok(())
 }

@@ -179,6 +179,6 @@ pub fn pid(id: u32) -> Pid {
 pub fn tail(path: &Path, lines: usize) -> String {
     let bytes = std::fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
-    let all: Vec<&str> = text.lines().collect();
+    let all: Vec<String> = text.lines().map(|line| line.chars().take(500).collect()).collect();
     all[all.len().saturating_sub(lines)..].join("\n")
 }

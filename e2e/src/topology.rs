@@ -15,7 +15,7 @@ use crate::wait;
 use crate::world::{KEY_NAME, World};
 
 /// How long a guest may take to boot under emulation on a busy machine.
-pub const BOOT: Duration = Duration::from_secs(90);
+pub const BOOT: Duration = Duration::from_secs(60);
 
 /// A VPC with one subnet, its main route table, a gateway that is attached and routed to, and one security group.
 #[derive(Debug, Clone)]
@@ -47,6 +47,8 @@ pub struct Launch<'a> {
     pub instance_type: &'a str,
     /// User data, as text.
     pub user_data: Option<&'a str>,
+    /// Its private address, unless any will do.
+    pub private_ip: Option<Ipv4Addr>,
 }
 
 /// An instance as it was when it was looked at.
@@ -60,7 +62,7 @@ pub struct Instance {
     pub name: String,
     /// Its state.
     pub state: String,
-    /// Its private address.
+    /// Its private address; 0.0.0.0 once it is terminated.
     pub private_ip: Ipv4Addr,
     /// Its public address, if any.
     pub public_ip: Option<Ipv4Addr>,
@@ -70,14 +72,14 @@ pub struct Instance {
 
 impl Instance {
     fn parse(json: Value) -> anyhow::Result<Self> {
-        let public = json.get("public_ip").and_then(Value::as_str);
+        let address = |field: &str| json.get(field).and_then(Value::as_str);
         Ok(Self {
             id: text(&json, "id")?,
             uuid: text(&json, "uuid")?,
             name: text(&json, "name")?,
             state: text(&json, "state")?,
-            private_ip: text(&json, "private_ip")?.parse()?,
-            public_ip: public.map(str::parse).transpose()?,
+            private_ip: address("private_ip").map_or(Ok(Ipv4Addr::UNSPECIFIED), str::parse)?,
+            public_ip: address("public_ip").map(str::parse).transpose()?,
             json,
         })
     }
@@ -88,6 +90,15 @@ impl Instance {
     /// When it has none.
     pub fn public(&self) -> anyhow::Result<Ipv4Addr> {
         self.public_ip.with_context(|| format!("{} has no public address", self.name))
+    }
+
+    /// The name of its device on the node, which ends with its interface's last twelve digits.
+    ///
+    /// # Errors
+    /// When it has no interface any more.
+    pub fn device(&self) -> anyhow::Result<String> {
+        let interface = text(&self.json, "network_interface_id")?;
+        Ok(format!("gt{}", interface.get(interface.len() - 12..).context("an id has 17 digits")?))
     }
 
     /// Looks again.
@@ -140,7 +151,7 @@ impl Instance {
     /// When the API does not answer.
     pub fn console(&self, api: &Api) -> anyhow::Result<String> {
         let answer = api.get(&format!("/instances/{}/console-output", self.id))?;
-        Ok(answer.get("output").and_then(Value::as_str).unwrap_or_default().to_owned())
+        console_text(&answer)
     }
 
     /// A shell as its administrator, as soon as it answers.
@@ -276,8 +287,25 @@ impl<'a> Launch<'a> {
     /// The smallest instance of the smallest image.
     #[must_use]
     pub fn tiny(name: &'a str, subnet: &'a str) -> Self {
-        Self { name, subnet, groups: &[], image: "gon-linux", instance_type: "g1.pico", user_data: None }
+        Self {
+            name,
+            subnet,
+            groups: &[],
+            image: "gon-linux",
+            instance_type: "g1.pico",
+            user_data: None,
+            private_ip: None,
+        }
     }
+}
+
+/// The text of an answer to a request for a console's output: base64, as EC2's.
+///
+/// # Errors
+/// When it is not that.
+pub fn console_text(answer: &Value) -> anyhow::Result<String> {
+    let bytes = base64::engine::general_purpose::STANDARD.decode(text(answer, "output")?)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Allows something into a group; the rule's id.
@@ -306,6 +334,9 @@ pub fn launch(world: &World, what: &Launch<'_>) -> anyhow::Result<Instance> {
     }
     if let Some(user_data) = what.user_data {
         body["user_data"] = json!(base64::engine::general_purpose::STANDARD.encode(user_data));
+    }
+    if let Some(address) = what.private_ip {
+        body["private_ip"] = json!(address);
     }
     let instance = Instance::parse(world.api().post("/instances", &body)?)?;
     say!("{} is {} at {} / {:?}", instance.name, instance.id, instance.private_ip, instance.public_ip);

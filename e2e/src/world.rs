@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
@@ -20,7 +20,7 @@ use crate::leftovers::Snapshot;
 use crate::namespace::Namespace;
 use crate::process::{self, Process, kill_hard, tail};
 use crate::say;
-use crate::topology::Instance;
+use crate::topology::{Instance, console_text};
 use crate::wait;
 
 /// Name of the key pair every instance is launched with.
@@ -37,6 +37,8 @@ const READY: Duration = Duration::from_secs(90);
 /// How long taking everything down may take.
 const DOWN: Duration = Duration::from_secs(90);
 
+/// Set once a world has found out that KVM does not work here: the others need not spend seconds on it again.
+static NO_KVM: AtomicBool = AtomicBool::new(false);
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// A running cloud.
@@ -73,6 +75,7 @@ pub fn tell(name: &str, story: impl FnOnce(&World) -> anyhow::Result<()>) {
     });
     if let Err(error) = &told {
         say!("{name} FAILED: {error:#}\n{}", world.diagnosis());
+        world.hold();
     }
     let told_in = start.elapsed();
     let ended = world.end();
@@ -204,6 +207,7 @@ impl World {
             .env_remove("GON_DATABASE_URL")
             .env_remove("GON_DATA_DIR")
             .env_remove("GON_LISTEN")
+            .env("GON_COMPUTE_ACCELERATOR", if NO_KVM.load(Ordering::Relaxed) { "tcg" } else { "auto" })
             .current_dir("/")
             .process_group(0)
             .stdin(Stdio::null())
@@ -434,7 +438,7 @@ impl World {
                 part("instance", format!("{instance}"));
                 let console = format!("/instances/{}/console-output", get("id").as_str().unwrap_or_default());
                 if let Ok(answer) = self.api.get(&console) {
-                    let output = answer.get("output").and_then(Value::as_str).unwrap_or_default();
+                    let output = console_text(&answer).unwrap_or_default();
                     let lines: Vec<&str> = output.lines().collect();
                     part("its console (the end)", lines[lines.len().saturating_sub(12)..].join("\n"));
                 }
@@ -461,17 +465,40 @@ impl World {
         Some(format!("{} lines in {}", flows.lines().count(), folder.display()))
     }
 
+    /// With `GON_E2E_HOLD=1`, keeps a failed world until its data directory has a file `go-on`: for a look around.
+    fn hold(&self) {
+        if std::env::var_os("GON_E2E_HOLD").is_none() {
+            return;
+        }
+        let go_on = self.data_dir.join("go-on");
+        say!(
+            "held: look around with `ip netns exec {} bash`; then touch {}",
+            self.inside.name(),
+            go_on.display()
+        );
+        while !go_on.exists() {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
     /// Takes everything down and proves that nothing is left.
     ///
     /// # Errors
     /// With what is left; it is removed all the same.
     pub fn end(mut self) -> anyhow::Result<()> {
+        let proof = std::fs::read(self.data_dir.join("compute/accelerator.json")).unwrap_or_default();
+        if serde_json::from_slice::<Value>(&proof).is_ok_and(|p| p.get("kvm").is_some_and(Value::is_null)) {
+            NO_KVM.store(true, Ordering::Relaxed);
+        }
         let down = self.admin_down();
         let left =
             wait::holds("nothing is left", Duration::from_secs(3), || match self.leftovers()?.as_slice() {
                 [] => Ok(true),
                 left => bail!("{}", left.join("\n")),
             });
+        if let Ok(took) = &left {
+            say!("nothing is left after another {} ms", took.as_millis());
+        }
         // By force, whatever happened before.
         if let Some(mut child) = self.gond.lock().map_err(|_| anyhow!("a start panicked"))?.take() {
             let _ = child.kill();

@@ -229,14 +229,12 @@ fn host(world: &World, beyond: &Namespace, guest: &Instance, shell: &mut Shell) 
     ensure!(source.ip() == ELSEWHERE, "guests are not behind the host's address beyond it: {source}");
     say!("the guest reaches {BEYOND} beyond the host, as {source}");
 
-    // Its own public address and the loopback are no way either.
-    addresses.extend([Ipv4Addr::LOCALHOST, Ipv4Addr::new(10, 7, 4, 1), Ipv4Addr::new(169, 254, 169, 254)]);
+    // A few of the services' own addresses stand for all.
+    addresses.retain(|a| !a.is_link_local() || a.octets()[3] <= 4);
+    addresses.extend([Ipv4Addr::new(10, 7, 4, 1), Ipv4Addr::new(169, 254, 169, 254)]);
     let mut tries = String::new();
     let ports = [on_host.port, 22, 53, 67, 80, 111, 443, 5432, 6640, 8080, 8081, 9090];
     for address in &addresses {
-        if address.is_loopback() {
-            continue;
-        }
         for port in ports {
             // Metadata and DNS are there for guests, at their own addresses.
             let service = *address == Ipv4Addr::new(169, 254, 169, 254) && (port == 80 || port == 53);
