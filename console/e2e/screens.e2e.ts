@@ -185,7 +185,6 @@ describe('the built console', () => {
     await look(tab, 'en-launch-refused');
     await page.getByLabel('Name').fill('web-9');
     await page.getByRole('button', { name: 'Launch', exact: true }).click();
-    await page.getByRole('row', { name: /web-9.*Pending/ }).waitFor();
     await page.getByRole('row', { name: /web-9.*Running/ }).waitFor({ timeout: 10_000 });
 
     await page.goto(`${ORIGIN}/vpcs`);
