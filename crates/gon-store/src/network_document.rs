@@ -327,8 +327,9 @@ pub async fn read(store: &Store, node: Uuid) -> Result<NodeNetworkRows> {
         let members = members.into_iter().map(host).collect::<Result<_, _>>()?;
         rows.groups.push(GroupRow { id, vpc_id, name, members });
     }
-    // Nothing was written: there is nothing to commit, and nothing to wait for.
-    tx.rollback().await?;
+    // Nothing was written, so there is nothing to commit and nothing to wait for: dropping it rolls it back on the way
+    // to the pool.
+    drop(tx);
     Ok(rows)
 }
 

@@ -206,7 +206,11 @@ impl NetworkController {
 
     /// Refreshes the documents of nodes that have, or had, a port in one of the VPCs; and of `nodes`.
     async fn refresh_vpcs(&self, vpcs: &[Uuid], mut nodes: BTreeSet<Uuid>) -> Result<(), StoreError> {
-        if !vpcs.is_empty() {
+        let known = self.documents.nodes();
+        if let ([only], false) = (known.as_slice(), vpcs.is_empty()) {
+            // A node that joins meanwhile has a doorbell of its own.
+            nodes.insert(only.uuid());
+        } else if !vpcs.is_empty() {
             {
                 let memory = lock(&self.memory);
                 let concerned = memory.iter().filter(|(_, m)| {
