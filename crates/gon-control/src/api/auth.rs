@@ -45,12 +45,15 @@ pub fn register(routes: &mut Routes) {
     routes.add(Action::DescribeSelf, spec("me", Verb::Get, "/auth/me", 200, "Who is signed in"), me);
 }
 
+/// Attempts of a user name from an address.
+type Attempts = HashMap<(String, Option<IpAddr>), (f64, Instant)>;
+
 /// Keeps the hash from becoming an outage, and guessing from being worth while.
 #[derive(Debug)]
 pub struct LoginGate {
     turns: Semaphore,
     burst: f64,
-    buckets: Mutex<HashMap<(String, Option<IpAddr>), (f64, Instant)>>,
+    buckets: Mutex<Attempts>,
 }
 
 impl LoginGate {

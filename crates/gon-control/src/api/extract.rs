@@ -121,6 +121,10 @@ fn json<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T> {
             return Err(Refusal::new(Kind::NotJson, "InvalidRequest", "the body must be application/json"));
         }
     }
+    // serde would take a list for an object, by position.
+    if bytes.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
+        return Err(Refusal::new(Kind::Invalid, "InvalidRequest", "the body must be a JSON object"));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize::<_, T>(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
@@ -155,6 +159,8 @@ fn field_error(path: &str, message: &str) -> Refusal {
             beneath(name)
         };
         Refusal::of_field("UnknownParameter", field.clone(), format!("there is no field {field} here"))
+    } else if path == "." && message.starts_with("duplicate field") {
+        Refusal::invalid(shorten(&quoted()), "is given twice")
     } else if path == "." {
         let message = shorten(message);
         Refusal::new(Kind::Invalid, "InvalidParameterValue", message)
@@ -165,6 +171,11 @@ fn field_error(path: &str, message: &str) -> Refusal {
 
 /// What a call takes from the query.
 pub fn query<Q: DeserializeOwned + IntoParams>(uri: &Uri) -> Result<Q> {
+    // PostgreSQL's text has no NUL, so nothing has it in its name.
+    let nul = uri.query().unwrap_or_default().split('&').find(|pair| pair.contains("%00"));
+    if let Some((name, _)) = nul.and_then(|pair| pair.split_once('=')) {
+        return Err(Refusal::invalid(name.chars().take(100).collect::<String>(), "must not contain NUL"));
+    }
     match Query::<Q>::try_from_uri(uri) {
         Ok(Query(query)) => Ok(query),
         Err(rejection) => {
@@ -282,7 +293,8 @@ mod tests {
             (r#"{"name":"a","cidr_block":null}"#, "InvalidParameterValue", Some("cidr_block")),
             (r#"{"name":"a","cidr_block":"x","state":"available"}"#, "UnknownParameter", Some("state")),
             (r#"{"name":"a","name":"b","cidr_block":"x"}"#, "InvalidParameterValue", Some("name")),
-            ("[]", "InvalidParameterValue", None),
+            ("[]", "InvalidRequest", None),
+            (r#"["a","10.0.0.0/16"]"#, "InvalidRequest", None),
             ("{", "InvalidRequest", None),
             ("{} {}", "MissingParameter", Some("name")),
             ("\u{0}", "InvalidRequest", None),

@@ -160,6 +160,10 @@ impl Routes {
                         let path = P::parse(&names, &call.values)?;
                         let query = query::<Q>(&call.parts.uri)?;
                         let body = B::parse(&call.parts.headers, &call.body)?;
+                        let _turn = match &call.cx.idempotency {
+                            Some(key) => Some(call.cx.app.turns.take(call.cx.account(), &key.key).await),
+                            None => None,
+                        };
                         if let Some(replay) = replay(&call.cx).await? {
                             return Ok(replay);
                         }

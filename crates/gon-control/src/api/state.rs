@@ -79,6 +79,42 @@ impl ConsoleSource for NoConsole {
 /// How long what is known of a user is taken for true: so long may a revocation on another API server go unnoticed.
 const USER_TTL: Duration = Duration::from_secs(2);
 
+/// Account and key, and whose turn it is.
+type Queues = HashMap<(Uuid, String), Arc<tokio::sync::Mutex<()>>>;
+
+/// Requests of this process that carry the same idempotency key go one after the other, and all but the first are
+/// replays. Without this they would do the work side by side, hold a database connection each, and all but one be rolled
+/// back; several API servers still do, and PostgreSQL decides.
+#[derive(Debug, Default)]
+pub struct Turns(Mutex<Queues>);
+
+/// A request's turn; the next one's begins when it is dropped.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    turns: &'a Turns,
+    name: (Uuid, String),
+    held: Option<tokio::sync::OwnedMutexGuard<()>>,
+}
+
+impl Turns {
+    /// Waits for the turn of a request with this key.
+    pub(super) async fn take(&self, account: Uuid, key: &str) -> Turn<'_> {
+        let name = (account, key.to_owned());
+        let mutex = Arc::clone(lock(&self.0).entry(name.clone()).or_default());
+        Turn { turns: self, name, held: Some(mutex.lock_owned().await) }
+    }
+}
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.held = None;
+        let mut all = lock(&self.turns.0);
+        // Nobody else waits for it.
+        if all.get(&self.name).is_some_and(|mutex| Arc::strong_count(mutex) == 1) {
+            all.remove(&self.name);
+        }
+    }
+}
+
 /// Everything a call needs. Cheap to clone.
 #[derive(Clone)]
 pub struct AppState(Arc<App>);
@@ -108,6 +144,7 @@ pub struct App {
     pub(super) logins: LoginGate,
     pub(super) in_flight: Semaphore,
     pub(super) sockets: Semaphore,
+    pub(super) turns: Turns,
     users: Mutex<HashMap<Uuid, (Arc<UserRow>, Instant)>>,
 }
 
@@ -142,6 +179,7 @@ impl AppState {
             logins: LoginGate::new(config.login_burst),
             in_flight: Semaphore::new(config.max_in_flight),
             sockets: Semaphore::new(1000),
+            turns: Turns::default(),
             store,
             nudge,
             changed: Arc::new(Notify::new()),

@@ -17,14 +17,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
 use uuid::Uuid;
 
-/// Argon2id of `password`, so that no test has to wait for it.
-pub const PASSWORD: &str = "correct horse battery";
-
 pub struct Api {
     pub database: TestDatabase,
     pub app: AppState,
     pub router: Router,
-    pub bus: Arc<MemoryBus>,
     /// The administrator of account `default`.
     pub admin: User,
     _stop: DropGuard,
@@ -100,7 +96,7 @@ impl Api {
         tokio::spawn(watch_events(app.clone(), Arc::clone(&bus) as _, stop.clone()));
         let router = router(app.clone());
         let admin = User { id: Uuid::nil(), account: Uuid::nil(), token: String::new() };
-        let mut api = Self { database, app, router, bus, admin, _stop: stop.drop_guard() };
+        let mut api = Self { database, app, router, admin, _stop: stop.drop_guard() };
         api.admin = api.user("default", "admin", "admin").await;
         api
     }
@@ -235,5 +231,31 @@ impl Api {
     /// One number out of the database.
     pub async fn count(&self, statement: &'static str) -> i64 {
         gon_store::admin::number(&self.database.store, statement).await.unwrap()
+    }
+}
+
+impl Api {
+    /// Does the instance manager's part of terminating.
+    pub async fn finish_terminations(&self) {
+        let mut tx = self.database.store.begin().await.unwrap();
+        for instance in gon_store::placement::lock_finishable(&mut tx, 100).await.unwrap() {
+            gon_store::placement::finish(&mut tx, instance).await.unwrap();
+        }
+        gon_store::commit(tx).await.unwrap();
+    }
+
+    /// Does the instance manager's and a node's part: places everything that waits, and says that it runs.
+    pub async fn run_everything(&self) {
+        self.sql(
+            "update instances i set node_id = (select id from nodes limit 1), placement_epoch = placement_epoch + 1,
+               generation = generation + 1, run_as_uid = 600000 + (select count(*) from instances j where j.id < i.id)
+             where node_id is null and deleted_at is null;
+             update network_interfaces n set node_id = (select id from nodes limit 1),
+               port_no = 16 + (select count(*) from network_interfaces m where m.id < n.id)
+             where node_id is null and deleted_at is null;
+             update instances set state = 'running', observed_generation = generation where state = 'pending';
+             update instances set state = 'stopped', observed_generation = generation where state = 'stopping';",
+        )
+        .await;
     }
 }
