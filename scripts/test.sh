@@ -12,7 +12,10 @@ begin=$(now_ms)
 step "system packages" scripts/setup.sh test
 step "web console" scripts/console-build.sh
 echo "── console"
-(cd console && npm run --silent lint && npm run --silent typecheck && npm test)
+# The same Node as the build's, wherever it came from.
+scripts/console-build.sh exec npm run --silent lint
+scripts/console-build.sh exec npm run --silent typecheck
+scripts/console-build.sh exec npm test
 echo "── format, lints, architecture, API contract"
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
