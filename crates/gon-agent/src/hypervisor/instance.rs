@@ -475,6 +475,7 @@ impl Instance {
             None => Lock::take(&self.dir)?.ok_or_else(|| Trouble::NotYet("it is just ending".to_owned()))?,
         };
         let dir = self.dir.clone();
+        let began = Instant::now();
         let pid = blocking(move || {
             crash::point("C25:before");
             let pid = qemu::start(&guest, &capabilities, &dir, lock)?;
@@ -482,10 +483,10 @@ impl Instance {
             Ok::<Pid, Trouble>(pid)
         })
         .await?;
+        let spawned = began.elapsed();
         crash::point("C26:before");
         self.write(|journal, _| journal.process = Some(pid)).await?;
         crash::point("C26:after");
-        tracing::info!(instance = %self.id, pid = pid.pid, "QEMU started");
 
         // Its first answer, or its end.
         crash::point("C27:before");
@@ -496,7 +497,11 @@ impl Instance {
                     return Err(Trouble::Ended(self.dir.log_tail()));
                 }
                 Seen::Silent { .. } if Instant::now() < deadline => tokio::time::sleep(BUSY).await,
-                _ => return Ok(()),
+                _ => {
+                    let answered = began.elapsed();
+                    tracing::info!(instance = %self.id, pid = pid.pid, ?spawned, ?answered, "QEMU started");
+                    return Ok(());
+                }
             }
         }
     }

@@ -264,6 +264,8 @@ fn a_guest_lives_through_everything() {
         let qemu = qemu_of(&world.instances[i]).unwrap();
         world.console_until(i, "userspace up").await;
         println!("document → first line of userspace: {:?}", published.elapsed());
+        let log = std::fs::read_to_string(world.dir.path().join("agent.log")).unwrap();
+        println!("{}", log.lines().find(|line| line.contains("QEMU started")).unwrap());
 
         // The agent is killed and comes back: the same process, the same boot.
         world.kill_agent().await;
