@@ -140,3 +140,48 @@ async fn an_instance_goes_where_there_is_room_and_gets_its_numbers() {
         json!(["n2", 17, 600_001, true, 1])
     );
 }
+
+#[tokio::test]
+async fn postgresql_itself_refuses_more_than_a_node_has() {
+    let site = Site::new().await;
+    site.sql(TWENTY).await;
+    site.sql("update nodes set capacity_memory_mib = 800 where name = 'n1'").await;
+    let mut tx = site.database.store.begin().await.unwrap();
+    let placement = gon_store::placement::Placement {
+        instance: crate::site::uuid(0x1001),
+        node: crate::site::uuid(1),
+        run_as_uid: 600_050,
+        port_nos: vec![50],
+    };
+    let refused = gon_store::placement::place(&mut tx, &placement).await.unwrap_err();
+    assert_eq!(refused.constraint(), Some("nodes_capacity_check"));
+}
+
+#[tokio::test]
+async fn managers_at_once_place_every_instance_once() {
+    let site = Site::new().await;
+    let managers: Vec<_> = (0..4).map(|_| site.another_manager(ComputeSettings::default())).collect();
+    let alive = alive(&["n1", "n2"]);
+    let looking = async {
+        for _ in 0..6 {
+            for result in futures_util::future::join_all(managers.iter().map(|m| m.place(&alive))).await {
+                result.unwrap();
+            }
+        }
+    };
+    let arriving = async {
+        site.sql(TWENTY).await;
+    };
+    tokio::join!(looking, arriving);
+    for manager in &managers {
+        manager.place(&alive).await.unwrap();
+    }
+    assert_eq!(
+        site.row(
+            "select jsonb_build_array(count(*), max(placement_epoch), count(distinct (node_id, run_as_uid)))
+             from instances where name like 'x%' and node_id is not null"
+        )
+        .await,
+        json!([14, 1, 14])
+    );
+}
