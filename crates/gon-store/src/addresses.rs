@@ -109,6 +109,7 @@ pub async fn list(
            and ($4::text is null or p.name = $4) and ($5::uuid is null or n.instance_id = $5)
          order by p.allocation_id desc limit $3"
     ))
+    .persistent(false)
     .bind(account)
     .bind(window.before)
     .bind(window.limit)

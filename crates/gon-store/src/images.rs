@@ -64,6 +64,7 @@ pub async fn list(
            and ($2::uuid is null or m.id < $2) and ($4::text is null or m.name = $4)
          order by m.id desc limit $3"
     ))
+    .persistent(false)
     .bind(account)
     .bind(window.before)
     .bind(window.limit)

@@ -77,19 +77,22 @@ pub struct InstanceRow {
 
 macro_rules! view {
     () => {
-        "select i.id, i.account_id, i.name, i.state::text as state, i.state_reason, i.instance_type, i.vcpus,
+        view!("instances")
+    };
+    ($($from:expr),*) => {
+        concat!("select i.id, i.account_id, i.name, i.state::text as state, i.state_reason, i.instance_type, i.vcpus,
            i.memory_mib, i.disk_gib, i.image_id, i.key_name, i.vpc_id, i.subnet_id, s.availability_zone,
            n.id as network_interface_id, n.private_ip, n.mac_address, p.address as public_ip,
            array(select m.security_group_id from network_interface_security_groups m
                  where m.network_interface_id = n.id order by 1) as security_group_ids,
            w.name as worker_node, i.reservation_id, i.launch_index, i.generation, i.observed_generation, i.launched_at,
            i.created_at, i.updated_at, i.terminated_at
-         from instances i
+         from ", $($from,)* " i
            join subnets s on s.id = i.subnet_id
            left join network_interfaces n
              on n.instance_id = i.id and n.device_index = 0 and n.deleted_at is null
            left join public_ips p on p.network_interface_id = n.id
-           left join nodes w on w.id = i.node_id "
+           left join nodes w on w.id = i.node_id ")
     };
 }
 
@@ -299,6 +302,13 @@ pub struct Filter {
     pub instance_type: Option<String>,
 }
 
+impl Filter {
+    fn is_empty(&self) -> bool {
+        let Self { vpc, subnet, state, name, instance_type } = self;
+        vpc.is_none() && subnet.is_none() && state.is_none() && name.is_none() && instance_type.is_none()
+    }
+}
+
 /// Instances of the account.
 pub async fn list(
     conn: &mut Conn,
@@ -306,6 +316,23 @@ pub async fn list(
     filter: &Filter,
     window: Window,
 ) -> Result<Vec<InstanceRow>> {
+    if filter.is_empty() {
+        // The common case has a statement of its own. With "or this filter is not given" in it, the plan that fits every
+        // filter reads and sorts the whole table: 90 ms instead of 0.9 among 10 000 instances.
+        return Ok(sqlx::query_as(concat!(
+            view!(
+                "(select * from instances i where i.account_id = $1 and ",
+                described!(),
+                " and i.id < $2 order by i.id desc limit $3)"
+            ),
+            "order by i.id desc"
+        ))
+        .bind(account)
+        .bind(window.before.unwrap_or(Uuid::max()))
+        .bind(window.limit)
+        .fetch_all(conn)
+        .await?);
+    }
     Ok(sqlx::query_as(concat!(
         view!(),
         "where i.account_id = $1 and ",
@@ -315,6 +342,7 @@ pub async fn list(
            and ($7::text is null or i.name = $7) and ($8::text is null or i.instance_type = $8)
          order by i.id desc limit $3"
     ))
+    .persistent(false)
     .bind(account)
     .bind(window.before)
     .bind(window.limit)

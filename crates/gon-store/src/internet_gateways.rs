@@ -96,6 +96,7 @@ pub async fn list(
            and ($4::uuid is null or g.vpc_id = $4) and ($5::text is null or g.name = $5)
          order by g.id desc limit $3"
     ))
+    .persistent(false)
     .bind(account)
     .bind(window.before)
     .bind(window.limit)

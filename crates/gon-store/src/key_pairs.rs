@@ -87,6 +87,7 @@ pub async fn list(
         "where k.account_id = $1 and ($2::uuid is null or k.id < $2) and ($4::text is null or k.name = $4)
          order by k.id desc limit $3"
     ))
+    .persistent(false)
     .bind(account)
     .bind(window.before)
     .bind(window.limit)

@@ -208,6 +208,9 @@ pub async fn rollback(tx: Tx) -> Result<()> {
 }
 
 /// Where a page begins and how long it is. Lists are newest first: by id, downwards.
+///
+/// Statements of lists are planned anew each time (`persistent(false)`), for the filters that are given: a plan kept for
+/// all of them would fit none.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
     /// Only ids below this one.

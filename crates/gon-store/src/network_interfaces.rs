@@ -87,6 +87,7 @@ pub async fn list(
            and ($6::uuid is null or n.instance_id = $6)
          order by n.id desc limit $3"
     ))
+    .persistent(false)
     .bind(account)
     .bind(window.before)
     .bind(window.limit)

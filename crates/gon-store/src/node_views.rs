@@ -54,6 +54,7 @@ pub async fn list(conn: &mut Conn, window: Window) -> Result<Vec<NodeViewRow>> {
            n.last_report_at, n.created_at
          from nodes n where $1::uuid is null or n.id < $1 order by n.id desc limit $2",
     )
+    .persistent(false)
     .bind(window.before)
     .bind(window.limit)
     .fetch_all(conn)

@@ -135,6 +135,7 @@ pub async fn list(
            and ($4::uuid is null or t.vpc_id = $4) and ($5::text is null or t.name = $5)
          order by t.id desc limit $3"
     ))
+    .persistent(false)
     .bind(account)
     .bind(window.before)
     .bind(window.limit)

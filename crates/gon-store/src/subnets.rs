@@ -125,6 +125,7 @@ pub async fn list(conn: &mut Conn, account: Uuid, filter: &Filter, window: Windo
            and ($6::text is null or s.availability_zone = $6)
          order by s.id desc limit $3"
     ))
+    .persistent(false)
     .bind(account)
     .bind(window.before)
     .bind(window.limit)

@@ -181,6 +181,7 @@ pub async fn list(conn: &mut Conn, account: Uuid, filter: &Filter, window: Windo
            and ($6::inet is null or v.cidr_block = $6)
          order by v.id desc limit $3"
     ))
+    .persistent(false)
     .bind(account)
     .bind(window.before)
     .bind(window.limit)
