@@ -67,7 +67,7 @@ const FILES: [(&str, &str); 7] = [
 
 /// Everything that decides what the image is.
 pub(super) fn digest() -> String {
-    let mut parts = vec!["debian-12 1", SUITE, CMDLINE, CUSTOMIZE, INITRD_INIT];
+    let mut parts = vec!["debian-12 2", SUITE, CMDLINE, CUSTOMIZE, INITRD_INIT];
     parts.extend(PACKAGES);
     parts.extend(MODULES);
     parts.extend(FILES.iter().flat_map(|(path, contents)| [*path, *contents]));

@@ -91,7 +91,7 @@ const LINKS: [(&str, &str); 11] = [
 
 /// Everything that decides what the image is.
 pub(super) fn digest() -> String {
-    let mut parts = vec!["gon-linux 2", SUITE, CMDLINE];
+    let mut parts = vec!["gon-linux 3", SUITE, CMDLINE];
     parts.extend(PACKAGES);
     parts.extend(MODULES);
     parts.extend(PROGRAMS.iter().flat_map(|(from, to)| [*from, *to]));
