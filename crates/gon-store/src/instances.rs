@@ -75,24 +75,30 @@ pub struct InstanceRow {
     pub terminated_at: Option<OffsetDateTime>,
 }
 
+/// What belongs to an instance is looked up for each, by index: a join would have the planner read whole tables for a page
+/// of which it does not know how short it is.
 macro_rules! view {
     () => {
         view!("instances")
     };
     ($($from:expr),*) => {
-        concat!("select i.id, i.account_id, i.name, i.state::text as state, i.state_reason, i.instance_type, i.vcpus,
-           i.memory_mib, i.disk_gib, i.image_id, i.key_name, i.vpc_id, i.subnet_id, s.availability_zone,
-           n.id as network_interface_id, n.private_ip, n.mac_address, p.address as public_ip,
-           array(select m.security_group_id from network_interface_security_groups m
-                 where m.network_interface_id = n.id order by 1) as security_group_ids,
-           w.name as worker_node, i.reservation_id, i.launch_index, i.generation, i.observed_generation, i.launched_at,
-           i.created_at, i.updated_at, i.terminated_at
-         from ", $($from,)* " i
-           join subnets s on s.id = i.subnet_id
-           left join network_interfaces n
-             on n.instance_id = i.id and n.device_index = 0 and n.deleted_at is null
-           left join public_ips p on p.network_interface_id = n.id
-           left join nodes w on w.id = i.node_id ")
+        concat!(
+            "select i.id, i.account_id, i.name, i.state::text as state, i.state_reason, i.instance_type, i.vcpus,
+               i.memory_mib, i.disk_gib, i.image_id, i.key_name, i.vpc_id, i.subnet_id,
+               (select s.availability_zone from subnets s where s.id = i.subnet_id) as availability_zone,
+               n.id as network_interface_id, n.private_ip, n.mac_address,
+               (select p.address from public_ips p where p.network_interface_id = n.id) as public_ip,
+               array(select m.security_group_id from network_interface_security_groups m
+                     where m.network_interface_id = n.id order by 1) as security_group_ids,
+               (select w.name from nodes w where w.id = i.node_id) as worker_node,
+               i.reservation_id, i.launch_index, i.generation, i.observed_generation, i.launched_at, i.created_at,
+               i.updated_at, i.terminated_at
+             from ",
+            $($from,)*
+            " i left join lateral (
+               select n.id, n.private_ip, n.mac_address from network_interfaces n
+               where n.instance_id = i.id and n.device_index = 0 and n.deleted_at is null limit 1) n on true "
+        )
     };
 }
 
