@@ -137,7 +137,7 @@ describe('live updates', () => {
     act(() => void cloud.change(idOf(cloud, 'probe'), { state: 'running', public_ip: '203.0.113.99' }));
     await waitFor(() => expect(stateOf('probe')).toBe('running'));
     expect(within(rowOf('probe')).getByText('203.0.113.99')).toBeTruthy();
-    expect(within(screen.getByRole('log')).getByText('probe: Running')).toBeTruthy();
+    expect(await within(screen.getByRole('log')).findByText('probe: Running')).toBeTruthy();
     expect(callsTo(cloud, 'GET', /^\/instances/).length).toBe(before);
   });
 
