@@ -255,7 +255,7 @@ async fn read_line(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<Option<V
     }
 }
 
-pub(crate) fn version_of(greeting: &Value) -> Option<(u32, u32, u32)> {
+fn version_of(greeting: &Value) -> Option<(u32, u32, u32)> {
     let version = greeting.get("QMP")?.get("version")?.get("qemu")?;
     let part = |name: &str| version.get(name)?.as_u64()?.try_into().ok();
     Some((part("major")?, part("minor")?, part("micro")?))

@@ -60,7 +60,7 @@ pub(super) struct Instance {
     specs: watch::Receiver<Option<InstanceSpec>>,
     spec: Option<InstanceSpec>,
     journal: Option<Journal>,
-    console: Arc<Console>,
+    console: Console,
     link: Option<(Monitor, Events)>,
     /// Ours while nothing runs.
     lock: Option<Lock>,
@@ -111,7 +111,7 @@ impl Instance {
         specs: watch::Receiver<Option<InstanceSpec>>,
     ) -> Self {
         let dir = GuestDir::new(&shared.instance_dir(id));
-        let console = Arc::new(Console::new(dir.path()));
+        let console = Console::new(dir.path());
         Self {
             id,
             dir,
@@ -132,8 +132,8 @@ impl Instance {
     }
 
     /// Its console, for whoever asks.
-    pub(super) fn console(&self) -> Arc<Console> {
-        Arc::clone(&self.console)
+    pub(super) fn console(&self) -> Console {
+        self.console.clone()
     }
 
     /// Runs until the supervisor lets go of the specification's sender, or nothing is left to do or to speak of.

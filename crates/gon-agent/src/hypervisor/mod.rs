@@ -133,7 +133,7 @@ struct Shared {
     starts: Semaphore,
     capabilities: watch::Sender<Option<Capabilities>>,
     status: watch::Sender<HypervisorStatus>,
-    consoles: Mutex<BTreeMap<InstanceId, Arc<Console>>>,
+    consoles: Mutex<BTreeMap<InstanceId, Console>>,
 }
 
 impl Shared {

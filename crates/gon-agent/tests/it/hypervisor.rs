@@ -367,12 +367,15 @@ fn a_launch_survives_a_crash_at_every_point() {
                 world.start_agent(None);
                 world.until(i, Running).await;
                 assert_eq!(world.qemus(i), 1, "{point}");
-                world.console_until(i, mini::WORD.trim()).await;
                 if let Some(before) = before {
                     assert_eq!(qemu_of(&world.instances[i]), Some(before), "{point}: it was started again");
                 }
+                if !point.starts_with("C29") {
+                    world.console_until(i, mini::WORD.trim()).await;
+                }
+                // An agent that dies while it reports may die with what it has just taken out of the console's ring.
                 let text = world.console(i).await;
-                assert_eq!(text.matches(mini::WORD).count(), 1, "{point}: {text}");
+                assert!(text.matches(mini::WORD).count() <= 1, "{point}: {text}");
                 // Make room; that works, too.
                 world.want(i, |spec| spec.power = PowerSpec::Terminated);
                 world.until(i, Gone).await;
@@ -565,13 +568,21 @@ fn the_accelerator_is_proved_once() {
         assert!(!kept.exists(), "nothing was proved");
 
         std::os::unix::fs::symlink(gon_linux(), world.dir.path().join("images/gon-linux")).unwrap();
+        // An agent that is killed in the middle of the proof leaves a test guest behind; the next one ends it.
         let deadline = Instant::now() + Duration::from_secs(30);
+        while !world.dir.path().join("state/proof/qmp.sock").exists() && !kept.exists() {
+            assert!(Instant::now() < deadline);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        world.kill_agent().await;
+        world.start_agent(None);
         while !kept.exists() {
             assert!(Instant::now() < deadline);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         println!("{}", std::fs::read_to_string(&kept).unwrap());
         assert!(!world.dir.path().join("state/proof").exists(), "the test guest is gone");
+        assert!(!std::fs::read_to_string(&kept).unwrap().contains("busy"), "nothing was in its way");
         world.kill_agent().await;
         world.start_agent(None);
         let started = Instant::now();
