@@ -283,7 +283,7 @@ describe('the details', () => {
     const { cloud, user } = openConsole('/instances');
     await user.click(await screen.findByRole('link', { name: 'web-1' }));
     const command = await screen.findByRole('region', { name: 'SSH command' });
-    await waitFor(() => expect(command.textContent).toBe('ssh -i ops.pem debian@203.0.113.10'));
+    await waitFor(() => expect(command.textContent).toBe('ssh -i ops.pem admin@203.0.113.10'));
     act(() => void cloud.change(idOf(cloud, 'web-1'), { state: 'stopping' }));
     expect(await screen.findByText('The instance is not running.')).toBeTruthy();
   });

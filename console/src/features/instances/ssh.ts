@@ -1,12 +1,16 @@
 import type { Image, Instance } from '../../api/types';
 import { shellQuote } from '../../util/curl';
 
-/** Whose SSH daemon expects another login than root, by the beginning of the image's name. */
-const LOGINS = ['debian', 'ubuntu', 'fedora'];
+/** Whose SSH daemon expects another login than root, by the beginning of the image's name. Debian's EC2 images: admin. */
+const LOGINS: readonly (readonly [name: string, login: string])[] = [
+  ['debian', 'admin'],
+  ['ubuntu', 'ubuntu'],
+  ['fedora', 'fedora'],
+];
 
 /** The login that cloud images of this name use; root where nothing else is known (`gon-linux`). */
 function usualLogin(image: Image | undefined): string {
-  return LOGINS.find((login) => image?.name.startsWith(login)) ?? 'root';
+  return LOGINS.find(([name]) => image?.name.startsWith(name))?.[1] ?? 'root';
 }
 
 export type SshHint =
