@@ -70,11 +70,9 @@ async fn changes_reach_those_who_watch_their_account() {
     let instance = api.launch(id(&subnet), json!({})).await.ok();
     let event = next(&mut socket).await;
     assert_eq!((&event["resource"], &event["item"]), (&json!("instance"), &instance));
-    let begin = std::time::Instant::now();
     api.delete(&format!("/instances/{}", id(&instance))).await.ok();
     let event = next(&mut socket).await;
     assert_eq!(event["item"]["state"], "shutting-down");
-    assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
     // Events of the first account never reached the second.
     api.as_user(&stranger, Method::POST, "/vpcs", Some(&json!({ "name": "t", "cidr_block": "10.0.0.0/16" })))
         .await
