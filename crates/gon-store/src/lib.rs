@@ -97,8 +97,8 @@ impl From<sqlx::Error> for StoreError {
                 match (db.constraint(), code.as_str()) {
                     (Some(name), _) => Self::Constraint { name: name.to_owned(), source: error },
                     (None, "40001" | "40P01" | "55P03") => Self::Conflict(error),
-                    // Shutting down, starting up, too many connections.
-                    (None, "57P01" | "57P02" | "57P03" | "53300") => Self::Unavailable(error),
+                    // Shutting down, starting up, too many connections, a statement that ran out of time.
+                    (None, "57P01" | "57P02" | "57P03" | "53300" | "57014") => Self::Unavailable(error),
                     _ => Self::Db(error),
                 }
             }
@@ -200,6 +200,15 @@ pub async fn commit(tx: Tx) -> Result<()> {
         StoreError::Unavailable(source) => StoreError::OutcomeUnknown(source),
         other => other,
     })
+}
+
+/// What it means that a statement which is its own transaction failed: when the connection broke under it, nobody knows.
+#[must_use]
+pub fn outcome_of_statement(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Unavailable(source @ sqlx::Error::Io(_)) => StoreError::OutcomeUnknown(source),
+        other => other,
+    }
 }
 
 /// Rolls back and waits for it, so that its locks are gone. Dropping a transaction rolls back as well, in a moment.

@@ -156,6 +156,16 @@ impl Routes {
                 let done = async {
                     let (parts, body) = request.into_parts();
                     let call = enter(app, action, spec.status, parts, body).await?;
+                    let most = call.cx.app.config.max_in_flight.div_ceil(4);
+                    let _place = call.cx.app.places.take(call.cx.account(), most).ok_or_else(|| {
+                        let mut refusal = Refusal::new(
+                            Kind::Unavailable,
+                            "RequestLimitExceeded",
+                            "your account has too many requests in work",
+                        );
+                        refusal.retry_after = Some(1);
+                        refusal
+                    })?;
                     let result = async {
                         let path = P::parse(&names, &call.values)?;
                         let query = query::<Q>(&call.parts.uri)?;

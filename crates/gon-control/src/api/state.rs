@@ -79,6 +79,39 @@ impl ConsoleSource for NoConsole {
 /// How long what is known of a user is taken for true: so long may a revocation on another API server go unnoticed.
 const USER_TTL: Duration = Duration::from_secs(2);
 
+/// Requests in work, by account: a quarter of all places is the most that one account gets, so that those of one who
+/// waits for much leave room for the others.
+#[derive(Debug, Default)]
+pub struct Places(Mutex<HashMap<Uuid, usize>>);
+
+/// A place of an account; free again when dropped.
+#[derive(Debug)]
+pub struct Place<'a>(&'a Places, Uuid);
+
+impl Places {
+    /// A place, unless the account has `most` already.
+    pub(super) fn take(&self, account: Uuid, most: usize) -> Option<Place<'_>> {
+        let mut places = lock(&self.0);
+        let taken = places.entry(account).or_default();
+        if *taken >= most {
+            return None;
+        }
+        *taken += 1;
+        Some(Place(self, account))
+    }
+}
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut places = lock(&self.0.0);
+        if let Some(taken) = places.get_mut(&self.1) {
+            *taken -= 1;
+            if *taken == 0 {
+                places.remove(&self.1);
+            }
+        }
+    }
+}
+
 /// Account and key, and whose turn it is.
 type Queues = HashMap<(Uuid, String), Arc<tokio::sync::Mutex<()>>>;
 
@@ -145,6 +178,7 @@ pub struct App {
     pub(super) in_flight: Semaphore,
     pub(super) sockets: Semaphore,
     pub(super) turns: Turns,
+    pub(super) places: Places,
     users: Mutex<HashMap<Uuid, (Arc<UserRow>, Instant)>>,
 }
 
@@ -180,6 +214,7 @@ impl AppState {
             in_flight: Semaphore::new(config.max_in_flight),
             sockets: Semaphore::new(1000),
             turns: Turns::default(),
+            places: Places::default(),
             store,
             nudge,
             changed: Arc::new(Notify::new()),

@@ -264,6 +264,8 @@ pub async fn add_rule(
         peer_group,
         description: &description,
     };
+    // The VPC's row first: of two rules that would be the sixtieth, one counts after the other is there.
+    let applied = show_applied(vpcs::bump(&mut tx, group.vpc_id).await?);
     let (count, created_at) = groups::add_rule(&mut tx, cx.account(), &new).await?;
     if count > MOST_RULES {
         return Err(Refusal::conflict(
@@ -271,7 +273,6 @@ pub async fn add_rule(
             format!("a security group has at most {MOST_RULES} rules per direction"),
         ));
     }
-    let applied = show_applied(vpcs::bump(&mut tx, group.vpc_id).await?);
     let shown = SecurityGroupRule {
         id: SecurityGroupRuleId::from_uuid(new.id).to_string(),
         security_group_id: SecurityGroupId::from_uuid(group.id).to_string(),

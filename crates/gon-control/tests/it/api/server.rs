@@ -290,3 +290,25 @@ async fn too_many_at_once_are_told_to_come_back() {
     assert_eq!(answer.problem(), (503, "RequestLimitExceeded"));
     assert_eq!(answer.headers["retry-after"], "1");
 }
+
+#[tokio::test]
+async fn one_account_does_not_take_every_place() {
+    let config = gon_control::api::ApiConfig { max_in_flight: 8, ..Default::default() };
+    let api = std::sync::Arc::new(Api::with(config).await);
+    api.furnish("203.0.113.0/28").await;
+    let vpc = api.vpc("10.0.0.0/16").await;
+    let subnet = api.subnet(id(&vpc), "10.0.1.0/24").await;
+    let instance = api.launch(id(&subnet), json!({})).await.ok();
+    let path = format!("/instances/{}?wait=running&timeout=3", id(&instance));
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..2 {
+        let (api, path) = (std::sync::Arc::clone(&api), path.clone());
+        waiting.spawn(async move { api.get(&path).await.status });
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(api.get("/vpcs").await.problem(), (503, "RequestLimitExceeded"));
+    let stranger = api.user("other", "stranger", "member").await;
+    api.as_user(&stranger, Method::GET, "/vpcs", None).await.ok();
+    assert!(waiting.join_all().await.iter().all(|status| *status == 200));
+    api.get("/vpcs").await.ok();
+}
