@@ -63,7 +63,7 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_role_that_fails_or_panics_is_started_again_until_it_is_told_to_stop() {
         let (runs, stop) = (Arc::new(AtomicU32::new(0)), CancellationToken::new());
         let counted = Arc::clone(&runs);
@@ -81,8 +81,12 @@ mod tests {
                 }
             }
         });
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        assert_eq!(runs.load(Ordering::Relaxed), 4);
+        let all = async {
+            while runs.load(Ordering::Relaxed) < 4 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), all).await.unwrap();
         stop.cancel();
         handle.await.unwrap();
     }
