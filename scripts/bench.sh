@@ -14,13 +14,12 @@ fi
 install_moto() {
   local venv=target/bench-venv
   if [ -x $venv/bin/moto_server ]; then return 0; fi
-  python3 -c 'import ensurepip' 2>/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -y python3-venv
   rm -rf $venv
   python3 -m venv $venv
   $venv/bin/pip install --quiet --disable-pip-version-check 'moto[ec2,server]'
 }
 
-step "system packages" scripts/setup.sh test
+step "system packages" scripts/setup.sh bench
 step "moto" install_moto
 step "web console" scripts/console-build.sh
 step "release binaries" cargo build --release --locked -p gond -p gon -p e2e --bins

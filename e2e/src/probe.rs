@@ -1,5 +1,6 @@
 //! What a neighbour on the outside sees of an instance: does it answer?
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Stdio};
@@ -92,13 +93,16 @@ pub fn silent(from: &Namespace, to: Ipv4Addr, why: &str) -> anyhow::Result<()> {
 pub struct LongPing(Option<Child>);
 
 /// What a [`LongPing`] saw.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PingCount {
     /// Requests sent.
     pub sent: u32,
-    /// Answers received.
-    pub received: u32,
+    /// Numbers of requests without an answer; the last half second's are left out, as their answers may be on the way.
+    pub lost: Vec<u32>,
 }
+
+/// How many requests of a [`LongPing`] half a second has.
+const UNDER_WAY: u32 = 25;
 
 impl LongPing {
     /// One request every 20 ms.
@@ -107,7 +111,7 @@ impl LongPing {
     /// When `ping` cannot be run.
     pub fn start(from: &Namespace, to: Ipv4Addr) -> anyhow::Result<Self> {
         let mut command = from.command("ping");
-        command.args(["-n", "-q", "-i", "0.02", "-W", "2", &to.to_string()]);
+        command.args(["-n", "-i", "0.02", &to.to_string()]);
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         Ok(Self(Some(child)))
     }
@@ -115,18 +119,20 @@ impl LongPing {
     /// Ends it.
     ///
     /// # Errors
-    /// When its summary cannot be read.
+    /// When its output cannot be read.
     pub fn finish(mut self) -> anyhow::Result<PingCount> {
         let child = self.0.take().context("a ping ends once")?;
         kill(pid(child.id()), Signal::SIGINT)?;
         let output = child.wait_with_output()?;
         let text = String::from_utf8_lossy(&output.stdout);
         let line = text.lines().find(|l| l.contains("packets transmitted")).context("a summary of ping")?;
-        let numbers: Vec<u32> = line.split(' ').filter_map(|w| w.parse().ok()).collect();
-        match numbers.as_slice() {
-            [sent, received, ..] => Ok(PingCount { sent: *sent, received: *received }),
-            _ => bail!("a summary of ping: {line}"),
-        }
+        let sent = line.split(' ').next().and_then(|n| n.parse().ok()).context("a summary of ping")?;
+        let number =
+            |line: &str| -> Option<u32> { line.split("icmp_seq=").nth(1)?.split(' ').next()?.parse().ok() };
+        let answered: BTreeSet<u32> =
+            text.lines().filter(|l| l.contains("bytes from")).filter_map(number).collect();
+        let lost = (1..=sent).filter(|n| n + UNDER_WAY <= sent && !answered.contains(n)).collect();
+        Ok(PingCount { sent, lost })
     }
 }
 

@@ -34,7 +34,8 @@ fn a_killed_gond_is_not_noticed_by_running_guests() {
         for round in 1..=3 {
             world.kill_gond()?;
             // The data path needs nobody.
-            ensure!(probe::ping(inside, address)?, "no ping while gond is away");
+            let reaches = || probe::ping(inside, address);
+            e2e::wait::holds("a ping while gond is away", Duration::from_secs(5), reaches)?;
             shell.run("true")?;
             world.start_gond()?;
             ensure!(shell.run(BOOT_ID)? == boot, "the guest has rebooted");
@@ -45,12 +46,12 @@ fn a_killed_gond_is_not_noticed_by_running_guests() {
             ensure!(world.guests()?.len() == 2, "guests: {:?}", world.guests()?);
             say!("round {round}: nobody noticed");
         }
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(Duration::from_secs(1));
         let count = outside.finish()?;
         neighbour.run("kill -INT $(cat /tmp/ping.pid); sleep 0.3")?;
         let inner = neighbour.run("grep transmitted /tmp/ping.log")?;
         say!("{count:?} from outside; between guests: {inner}");
-        ensure!(count.received == count.sent && count.sent > 20, "packets were lost: {count:?}");
+        ensure!(count.lost.is_empty() && count.sent > 50, "packets were lost: {count:?}");
         let numbers: Vec<u32> = inner.split(' ').filter_map(|w| w.parse().ok()).collect();
         ensure!(
             numbers.len() >= 2 && numbers[0] <= numbers[1] + 1,

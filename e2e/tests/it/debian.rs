@@ -23,7 +23,7 @@ fn debian_boots_and_cloud_init_takes_the_key() {
             ..Launch::tiny("debian", &network.subnet)
         };
         let instance = launch(world, &what)?.becomes(api, "running", Duration::from_secs(60))?;
-        let mut shell = instance.shell_as(world, "admin", Duration::from_secs(180))?;
+        let mut shell = instance.shell_as(world, "admin", Duration::from_secs(300))?;
         ensure!(shell.run("cat /etc/debian_version")?.starts_with("12."), "not Debian 12");
         let name = format!("ip-{}", instance.private_ip.to_string().replace('.', "-"));
         let hostname = shell.run("hostname -s")?;

@@ -49,15 +49,15 @@ fn a_capture_sees_what_passes_and_a_probe_what_answers() {
     assert!(probe::connect(&here, THERE, server.port + 1).unwrap().is_none());
     assert!(!probe::ssh_banner(&here, THERE).unwrap());
     let long = LongPing::start(&here, THERE).unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::sleep(Duration::from_secs(1));
     let count = long.finish().unwrap();
-    assert!(count.sent >= 5 && count.received == count.sent, "{count:?}");
+    assert!(count.sent > 25 && count.lost.is_empty(), "{count:?}");
     let long = LongPing::start(&here, THERE).unwrap();
-    std::thread::sleep(Duration::from_millis(200));
+    std::thread::sleep(Duration::from_millis(300));
     there.check(&["ip", "addr", "flush", "dev", "there0"]).unwrap();
-    std::thread::sleep(Duration::from_millis(200));
+    std::thread::sleep(Duration::from_secs(1));
     let count = long.finish().unwrap();
-    assert!(count.received < count.sent, "a host that went away lost nothing: {count:?}");
+    assert!(!count.lost.is_empty(), "a host that went away lost nothing: {count:?}");
     assert!(!probe::ping(&here, THERE).unwrap());
 }
 

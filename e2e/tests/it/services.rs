@@ -60,6 +60,14 @@ fn lease(guest: &Instance, shell: &mut Shell) -> anyhow::Result<()> {
     let name = format!("ip-{}", guest.private_ip.to_string().replace('.', "-"));
     let hostname = shell.run("hostname")?;
     ensure!(hostname.split('.').next() == Some(name.as_str()), "the host name: {hostname}");
+    // Names of the VPC, there and back.
+    let domain = shell.run("sed -n 's/^search //p' /etc/resolv.conf")?;
+    let resolved = shell.run(&format!("nslookup {name}.{domain}; nslookup {}", guest.private_ip))?;
+    ensure!(
+        resolved.contains(&format!("Address: {}", guest.private_ip))
+            && resolved.contains(&format!("name = {name}.")),
+        "DNS: {resolved}"
+    );
     // A renewed lease is the same, and a guest that asks again gets it.
     shell.run("kill -USR1 $(pidof udhcpc); sleep 1")?;
     ensure!(shell.run("ip -4 addr show dev eth0")? == address, "the lease changed when renewed");
