@@ -23,5 +23,10 @@ cargo xtask arch
 cargo xtask openapi --check
 echo "── Rust"
 cargo test --workspace --locked --no-run --quiet
-cargo test --workspace --locked --no-fail-fast
-printf 'All tests passed in %s s.\n' "$(seconds $(($(now_ms) - begin)))"
+results=$GON_ROOT/target/gon-test.log
+failed=0
+cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$results" || failed=1
+# The runners' own closing lines, added up.
+awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 } END { printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored }' "$results"
+[ "$failed" = 0 ] || exit 1
+printf 'All of it passed in %s s.\n' "$(seconds $(($(now_ms) - begin)))"
