@@ -115,11 +115,7 @@ impl Refusal {
     }
     /// There is no such thing, or it is somebody else's.
     pub fn not_found(ec2_error: &'static str, noun: &str, shown: impl std::fmt::Display) -> Self {
-        // EC2 has two words for it without a suffix of their own.
-        let code = match ec2_error {
-            "InvalidVolume" => "InvalidVolume.NotFound".to_owned(),
-            other => format!("{other}.NotFound"),
-        };
+        let code = format!("{ec2_error}.NotFound");
         Self::new(Kind::NotFound, code, format!("the {noun} '{shown}' does not exist"))
     }
     /// It changed since it was read.
