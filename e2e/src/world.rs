@@ -30,8 +30,10 @@ pub const API_URL: &str = "http://127.0.0.1:8080";
 /// The host, as the public addresses see it.
 pub const HOST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 
-const USER: &str = "admin";
-const PASSWORD: &str = "correct horse battery staple";
+/// The administrator.
+pub const USER: &str = "admin";
+/// Their password.
+pub const PASSWORD: &str = "correct horse battery staple";
 /// How long `gond standalone` may take to be ready, its first start of PostgreSQL included.
 const READY: Duration = Duration::from_secs(90);
 /// How long taking everything down may take.

@@ -78,6 +78,13 @@ fn list(world: &World, moto: &Moto, report: &mut Report) -> anyhow::Result<()> {
     let ours = ours(world)?;
     let make = |_: usize| ours.request("GET", "/api/v1/instances?limit=100", "");
     let moto_make = |_: usize| moto.request("DescribeInstances", "&MaxResults=100");
+    let page: serde_json::Value =
+        serde_json::from_str(&ours.once("GET", "/api/v1/instances?limit=100", "")?)?;
+    let items = page.get("items").and_then(serde_json::Value::as_array).map_or(0, Vec::len);
+    anyhow::ensure!(
+        items == 100 && page.get("next_cursor").is_some(),
+        "a page of ours has {items} instances"
+    );
     load(&ours, 1, 20, make)?;
     load(&moto.server, 1, 1, moto_make)?;
     let (mut mine, mut theirs) = (Vec::new(), Vec::new());
@@ -135,11 +142,20 @@ fn fill_moto(moto: &Moto) -> anyhow::Result<()> {
     let vpc = element(&moto.call("CreateVpc", "&CidrBlock=10.0.0.0/16")?, "vpcId")?;
     let subnet = moto.call("CreateSubnet", &format!("&VpcId={vpc}&CidrBlock=10.0.0.0/16"))?;
     let subnet = element(&subnet, "subnetId")?;
-    for _ in 0..INSTANCES / 100 {
+    let run = |count: usize| {
         let more = format!(
-            "&ImageId=ami-12c6146b&MinCount=100&MaxCount=100&InstanceType=t3.micro&SubnetId={subnet}"
+            "&ImageId=ami-12c6146b&MinCount={count}&MaxCount={count}&InstanceType=t3.micro&SubnetId={subnet}"
         );
-        moto.call("RunInstances", &more)?;
+        moto.call("RunInstances", &more)
+    };
+    // moto's pages are of reservations, the oldest first: so that a page of it has a hundred instances too.
+    for _ in 0..100 {
+        run(1)?;
     }
+    for _ in 1..INSTANCES / 100 {
+        run(100)?;
+    }
+    let page = moto.call("DescribeInstances", "&MaxResults=100")?;
+    anyhow::ensure!(page.matches("<instanceId>").count() == 100, "a page of moto's has not 100 instances");
     Ok(())
 }

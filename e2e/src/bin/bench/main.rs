@@ -7,6 +7,7 @@ mod http;
 mod launch;
 mod memory;
 mod moto;
+mod quickstart;
 mod report;
 mod rules;
 
@@ -40,6 +41,7 @@ fn main() -> anyhow::Result<()> {
     part("launch", launch::measure);
     part("rules", rules::measure);
     part("memory", memory::measure);
+    part("quickstart", quickstart::measure);
     println!("{}", report.table());
     for line in &failed {
         println!("not measured: {line}");

@@ -45,6 +45,7 @@ fn number(value: f64) -> String {
     match value.abs() {
         v if v >= 100.0 => format!("{value:.0}"),
         v if v >= 10.0 => format!("{value:.1}"),
+        v if v < 0.1 => format!("{value:.4}"),
         _ => format!("{value:.2}"),
     }
 }
