@@ -43,7 +43,9 @@ fn build() -> anyhow::Result<PathBuf> {
     let folder =
         if folder.ends_with("deps") { folder.parent().context("a profile's folder")? } else { folder };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(workspace()).args(["build", "--locked", "--quiet", "-p", "gond", "-p", "gon"]);
+    // All binaries, not just ours: so that the choice of features, and with it nearly every build, is the one of
+    // `cargo test --workspace`.
+    cargo.current_dir(workspace()).args(["build", "--locked", "--quiet", "--workspace", "--bins"]);
     if folder.ends_with("release") {
         cargo.arg("--release");
     }
