@@ -5,9 +5,10 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use e2e::capture::Way;
 use e2e::topology::{HostServer, Instance, Launch, Network, launch};
 use e2e::world::{HOST, World, tell};
-use e2e::{Namespace, Shell, probe, say};
+use e2e::{Capture, Namespace, Shell, probe, say};
 
 const USER_DATA: &str = "#!/bin/sh\necho ran >>/root/ran\necho e2e-user-data says hello\n";
 /// The host's own address elsewhere, and the one of a machine beyond it.
@@ -29,7 +30,7 @@ fn a_guest_finds_its_services_and_nothing_else_of_the_host() {
         let other = network.launch(world, "other")?;
         let guest = guest.becomes(api, "running", e2e::topology::BOOT)?;
         let mut shell = guest.shell(world)?;
-        lease(&guest, &mut shell)?;
+        lease(world, &guest, &mut shell)?;
         metadata(&guest, &mut shell)?;
         user_data(world, &guest, &mut shell)?;
         let other = other.becomes(api, "running", e2e::topology::BOOT)?;
@@ -42,8 +43,9 @@ fn a_guest_finds_its_services_and_nothing_else_of_the_host() {
 }
 
 /// What DHCP gave (RFC 2131/2132/3442), as the guest's kernel has it.
-fn lease(guest: &Instance, shell: &mut Shell) -> anyhow::Result<()> {
-    let address = shell.run("ip -4 addr show dev eth0")?;
+fn lease(world: &World, guest: &Instance, shell: &mut Shell) -> anyhow::Result<()> {
+    let inet = "ip -4 addr show dev eth0 | grep inet";
+    let address = shell.run(inet)?;
     ensure!(address.contains(&format!("inet {}/24 ", guest.private_ip)), "the address: {address}");
     let mtu: u32 = shell.run("cat /sys/class/net/eth0/mtu")?.parse()?;
     ensure!((1280..=9001).contains(&mtu), "the MTU: {mtu}");
@@ -68,9 +70,17 @@ fn lease(guest: &Instance, shell: &mut Shell) -> anyhow::Result<()> {
             && resolved.contains(&format!("name = {name}.")),
         "DNS: {resolved}"
     );
-    // A renewed lease is the same, and a guest that asks again gets it.
-    shell.run("kill -USR1 $(pidof udhcpc); sleep 1")?;
-    ensure!(shell.run("ip -4 addr show dev eth0")? == address, "the lease changed when renewed");
+    // A lease is renewed by asking the router directly, and stays the same.
+    let mut answers = Capture::start(world.inside(), &world.tap(guest)?, Way::ToGuest, "udp src port 67")?;
+    shell.run("kill -USR1 $(pidof udhcpc)")?;
+    answers.expect(&["DHCP, Reply"], Duration::from_secs(5))?;
+    std::thread::sleep(Duration::from_millis(500));
+    let renewed = shell.run(inet)?;
+    ensure!(
+        renewed == address,
+        "the lease changed when renewed: {address}\n{renewed}\n{:?}",
+        answers.frames()
+    );
     say!("DHCP: {} mtu {mtu}; {}", guest.private_ip, routes.replace('\n', "; "));
     Ok(())
 }
