@@ -12,18 +12,20 @@ set -euo pipefail
 
 # A C compiler and linker for the build; the platform's own work; the machine images; the quick start.
 RUNTIME=(
-  build-essential ca-certificates
+  build-essential ca-certificates protobuf-compiler libprotobuf-dev
   qemu-system-x86 openvswitch-switch nftables iproute2 ethtool kmod postgresql
   mmdebstrap debian-archive-keyring e2fsprogs lz4 zstd xz-utils
   openssh-client iputils-ping
 )
-TEST=(tcpdump python3)
+TEST=(tcpdump python3 rabbitmq-server etcd-server etcd-client)
 BENCH=(python3-venv)
 
 # Services that the packages above bring and nobody here wants: (package, units).
 SERVICES=(
   "openvswitch-switch openvswitch-switch.service ovs-vswitchd.service ovsdb-server.service"
   "postgresql postgresql.service"
+  "rabbitmq-server rabbitmq-server.service"
+  "etcd-server etcd.service"
 )
 
 say() { printf 'packages: %s\n' "$*"; }

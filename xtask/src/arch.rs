@@ -18,12 +18,13 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("gon-store", &["gon-types"]),
     ("gon-bus", &["gon-types", "gon-proto"]),
     ("gon-cluster", &["gon-types"]),
+    ("gon-tls", &["gon-types"]),
     ("gon-driver", &["gon-types", "gon-proto", "gon-net"]),
     (
         "gon-control",
-        &["gon-types", "gon-core", "gon-proto", "gon-api", "gon-store", "gon-bus", "gon-cluster"],
+        &["gon-types", "gon-core", "gon-proto", "gon-api", "gon-store", "gon-bus", "gon-cluster", "gon-tls"],
     ),
-    ("gon-agent", &["gon-types", "gon-proto", "gon-net", "gon-bus", "gon-cluster", "gon-driver"]),
+    ("gon-agent", &["gon-types", "gon-proto", "gon-net", "gon-bus", "gon-cluster", "gon-driver", "gon-tls"]),
     (
         "gond",
         &[
@@ -36,10 +37,15 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "gon-bus",
             "gon-cluster",
             "gon-core",
+            "gon-tls",
         ],
     ),
     ("gon", &["gon-api", "gon-types"]),
-    ("gon-testkit", &["gon-types", "gon-proto", "gon-api", "gon-store", "gon-bus", "gon-cluster"]),
+    ("gon-testkit", &["gon-types", "gon-proto", "gon-api", "gon-store", "gon-bus", "gon-cluster", "gon-tls"]),
+    (
+        "gon-sim",
+        &["gon-types", "gon-core", "gon-proto", "gon-agent", "gon-control", "gon-cluster", "gon-bus"],
+    ),
     ("e2e", &["gon-testkit", "gon-api", "gon-types"]),
     ("xtask", &["gon-control"]),
 ];
@@ -50,6 +56,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("lapin", &["gon-bus"]),
     ("etcd-client", &["gon-cluster"]),
     ("rtnetlink", &["gon-driver"]),
+    ("rcgen", &["gon-tls"]),
     ("bollard", &["gon-driver"]),
     ("axum", &["gon-control", "gon-agent", "gond"]),
     ("clap", &["gond", "gon"]),

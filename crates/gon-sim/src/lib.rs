@@ -1,0 +1,1 @@
+//! A deterministic simulation of controllers, agents and what is between them.
