@@ -1,4 +1,4 @@
-//! Liveness of one process: leases in a map, leadership as a mutex per role.
+//! Liveness of one process: leases in a map, leadership as a mutex per role. Never stale, never lost.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::time::Instant;
 
-use crate::{ClusterError, Leadership, Lease, Liveness};
+use crate::{Alive, Announcement, ClusterError, Leadership, Lease, Liveness};
 
 /// The in-process adapter of [`Liveness`].
 #[derive(Debug, Clone, Default)]
@@ -17,8 +17,23 @@ pub struct MemoryLiveness(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     leases: Mutex<Leases>,
-    alive: watch::Sender<BTreeSet<String>>,
+    alive: watch::Sender<Alive>,
     roles: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    services: Mutex<HashMap<String, Service>>,
+    settings: Mutex<HashMap<String, watch::Sender<Option<String>>>>,
+}
+
+/// Where a service is, once for every announcement.
+#[derive(Debug, Default)]
+struct Service {
+    held: Vec<String>,
+    told: watch::Sender<BTreeSet<String>>,
+}
+
+impl Service {
+    fn tell(&self) {
+        self.told.send_replace(self.held.iter().cloned().collect());
+    }
 }
 
 #[derive(Debug, Default)]
@@ -38,11 +53,11 @@ impl Shared {
     fn tell(&self, leases: &mut Leases) {
         let now = Instant::now();
         leases.held.retain(|_, (_, until)| *until > now);
-        let alive: BTreeSet<String> = leases.held.values().map(|(node, _)| node.clone()).collect();
+        let names: BTreeSet<String> = leases.held.values().map(|(node, _)| node.clone()).collect();
         self.alive.send_if_modified(|told| {
-            let changed = *told != alive;
+            let changed = told.names != names;
             if changed {
-                *told = alive;
+                told.names = names;
             }
             changed
         });
@@ -71,12 +86,50 @@ impl Liveness for MemoryLiveness {
         tokio::spawn(expire(Arc::downgrade(&self.0), id));
         Ok(Box::new(MemoryLease { shared: Arc::clone(&self.0), id, ttl }))
     }
-    async fn nodes(&self) -> Result<watch::Receiver<BTreeSet<String>>, ClusterError> {
-        Ok(self.0.alive.subscribe())
+    async fn nodes(&self) -> watch::Receiver<Alive> {
+        self.0.alive.subscribe()
     }
     async fn campaign(&self, role: &str, _holder: &str) -> Result<Box<dyn Leadership>, ClusterError> {
         let seat = Arc::clone(lock(&self.0.roles).entry(role.to_owned()).or_default());
         Ok(Box::new(MemoryLeadership(seat.lock_owned().await)))
+    }
+    fn announce(&self, service: &str, address: &str) -> Announcement {
+        let mut services = lock(&self.0.services);
+        let entry = services.entry(service.to_owned()).or_default();
+        entry.held.push(address.to_owned());
+        entry.tell();
+        Announcement::new(MemoryAnnouncement {
+            shared: Arc::clone(&self.0),
+            service: service.to_owned(),
+            address: address.to_owned(),
+        })
+    }
+    async fn services(&self, service: &str) -> watch::Receiver<BTreeSet<String>> {
+        lock(&self.0.services).entry(service.to_owned()).or_default().told.subscribe()
+    }
+    async fn setting(&self, key: &str) -> watch::Receiver<Option<String>> {
+        lock(&self.0.settings).entry(key.to_owned()).or_default().subscribe()
+    }
+    async fn publish(&self, key: &str, value: &str) -> Result<(), ClusterError> {
+        lock(&self.0.settings).entry(key.to_owned()).or_default().send_replace(Some(value.to_owned()));
+        Ok(())
+    }
+}
+
+struct MemoryAnnouncement {
+    shared: Arc<Shared>,
+    service: String,
+    address: String,
+}
+
+impl Drop for MemoryAnnouncement {
+    fn drop(&mut self) {
+        let mut services = lock(&self.shared.services);
+        let Some(entry) = services.get_mut(&self.service) else { return };
+        if let Some(at) = entry.held.iter().position(|held| *held == self.address) {
+            entry.held.swap_remove(at);
+            entry.tell();
+        }
     }
 }
 
@@ -134,4 +187,8 @@ impl Leadership for MemoryLeadership {
     async fn lost(&self) {
         std::future::pending().await
     }
+    fn holds(&self) -> bool {
+        true
+    }
+    async fn resign(self: Box<Self>) {}
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use gon_bus::Bus;
-use gon_cluster::Liveness;
+use gon_cluster::{Alive, Liveness};
 use gon_proto::doorbell::Subject;
 use gon_proto::{ComputeReport, NodeCompute};
 use gon_store::nodes::NodeRow;
@@ -134,7 +134,7 @@ impl InstanceManager {
         holder: &str,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
-        let alive = liveness.nodes().await.context("watching nodes")?;
+        let alive = liveness.nodes().await;
         loop {
             let leadership = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -157,7 +157,7 @@ impl InstanceManager {
 
     async fn lead(
         &self,
-        alive: &watch::Receiver<BTreeSet<String>>,
+        alive: &watch::Receiver<Alive>,
         holder: &str,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
@@ -175,7 +175,7 @@ impl InstanceManager {
                 Wake::Rung(rings) => Some(rings),
             };
             // A new value, so that the watch is not held across a wait.
-            let alive = alive.borrow().clone();
+            let alive = alive.borrow().names.clone();
             let result = self.round(rung, &alive).await;
             match result {
                 Ok(()) => {
