@@ -192,21 +192,7 @@ impl<D: Document> Ledger<D> {
 
     /// Whether the document may be taken, without taking it. `Ok(false)`: it is the one already held.
     pub fn judge(&self, document: &D) -> Result<bool, LedgerError> {
-        check_identity(document, self.node)?;
-        let Some(current) = &self.current else { return Ok(true) };
-        let (offered, accepted) = (document.version(), current.version());
-        if offered == accepted && document == current {
-            return Ok(false);
-        }
-        if offered <= accepted {
-            return Err(LedgerError::Stale { offered, accepted });
-        }
-        let (of, removed) = current.removals(document);
-        let free = FREE_REMOVALS.max(of * FREE_REMOVAL_PERCENT / 100);
-        if removed > free && !document.mass_change_ok() {
-            return Err(LedgerError::MassChange { offered, removed, of });
-        }
-        Ok(true)
+        judge(self.node, self.current.as_ref(), document)
     }
 
     /// Takes the document: when this returns, it is on the disk to stay. Blocks for the disk; call it from
@@ -244,6 +230,25 @@ impl<D: Document> Ledger<D> {
         };
         write().map_err(io_error)
     }
+}
+
+/// The rule of [`Ledger::judge`] by itself: whether `node`, which holds `current`, may take `document`. Pure.
+pub fn judge<D: Document>(node: NodeId, current: Option<&D>, document: &D) -> Result<bool, LedgerError> {
+    check_identity(document, node)?;
+    let Some(current) = current else { return Ok(true) };
+    let (offered, accepted) = (document.version(), current.version());
+    if offered == accepted && document == current {
+        return Ok(false);
+    }
+    if offered <= accepted {
+        return Err(LedgerError::Stale { offered, accepted });
+    }
+    let (of, removed) = current.removals(document);
+    let free = FREE_REMOVALS.max(of * FREE_REMOVAL_PERCENT / 100);
+    if removed > free && !document.mass_change_ok() {
+        return Err(LedgerError::MassChange { offered, removed, of });
+    }
+    Ok(true)
 }
 
 fn header_of<D: Document>(body: &[u8]) -> String {

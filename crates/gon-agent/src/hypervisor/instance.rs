@@ -15,11 +15,12 @@ use gon_driver::run::Pid;
 use gon_proto::{InstanceReport, InstanceSpec, ObservedInstance};
 use gon_types::Generation;
 use gon_types::id::InstanceId;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 
 use super::console::Console;
 use super::journal::{self, Clock, Journal, JournalError, Phase};
+use super::plan::{self, Effect, Entry};
 use super::step::{self, Action, Past, Seen, Want};
 use super::{Shared, chain, crash, files};
 
@@ -35,8 +36,6 @@ const PLUG_PATIENCE: Duration = Duration::from_secs(60);
 const START_PATIENCE: Duration = Duration::from_secs(30);
 /// How long connecting to a monitor may block the task.
 const CONNECT: Duration = Duration::from_secs(2);
-/// After how many failed attempts in a row an instance is reported as failed.
-const ATTEMPTS: u32 = 3;
 /// A machine that ran this long before it vanished has not failed at starting.
 const GOOD_RUN_MS: u64 = 600_000;
 /// How often an instance that is given up is tried all the same, should nobody be there to take the report.
@@ -68,6 +67,10 @@ pub(super) struct Instance {
     silent: Option<Instant>,
     /// The machine whose files are there, and the generation it is of.
     prepared: Option<(Generation, Guest)>,
+    /// The process that was started last, when, and how long that took; until it has answered.
+    spawned: Option<(Pid, Instant, Duration)>,
+    /// Leave to use a processor for starting; until it has answered.
+    turn: Option<OwnedSemaphorePermit>,
     /// Since when a start waits for its taps.
     unplugged: Option<Instant>,
     /// Until when the next attempt has to wait.
@@ -124,6 +127,8 @@ impl Instance {
             lock: None,
             silent: None,
             prepared: None,
+            spawned: None,
+            turn: None,
             unplugged: None,
             pause: None,
             pressed: None,
@@ -371,59 +376,92 @@ impl Instance {
         let (uid, machine) = (journal.run_as_uid, journal.machine);
         let found = tokio::task::spawn_blocking(move || qemu::find(uid, machine)).await.ok().flatten();
         tracing::info!(instance = %self.id, pid = found.map(|pid| pid.pid), "found running");
-        self.write(|journal, _| journal.process = found).await
+        self.write(|journal| journal.process = found).await
     }
 
     // ---- acting --------------------------------------------------------------------------------------------------
 
     async fn act(&mut self, action: Action, seen: Seen) -> Result<(), Trouble> {
-        match action {
-            Action::Rest | Action::Wait => Ok(()),
-            Action::Start => match self.start().await {
-                Err(trouble @ Trouble::NotYet(_)) => Err(trouble),
-                Err(trouble) => {
-                    self.bury(&trouble.to_string(), matches!(trouble, Trouble::Hopeless(_))).await
-                }
-                Ok(()) => Ok(()),
-            },
-            Action::Resume => self.resume().await,
-            Action::SettleRunning => self.settle_running().await,
-            Action::SettleOff => self.enter(Phase::Off).await,
-            Action::Bury => self.bury_running(seen).await,
-            Action::AskOff => {
-                let until_ms = self.grace();
-                self.enter(Phase::Asked { until_ms }).await?;
-                self.press_power_button().await
+        let phase = self.journal.as_ref().map(|journal| journal.phase);
+        let begun = plan::is_begun(self.journal.as_ref(), self.spec.as_ref(), Clock::read().boot);
+        let mut result = Ok(());
+        for effect in plan::plan(action, seen, phase, begun) {
+            result = self.perform(effect, seen).await;
+            if result.is_err() {
+                break;
             }
-            Action::AskReboot => {
-                let (until_ms, seq) = (self.grace(), self.wanted_reboot());
-                self.enter(Phase::RebootAsked { seq, until_ms }).await?;
-                self.press_power_button().await
+        }
+        self.turn = None;
+        match (action, result) {
+            (_, Err(trouble @ Trouble::NotYet(_))) => Err(trouble),
+            // Without a journal nothing was begun.
+            (Action::Start, Err(trouble)) if self.journal.is_some() => {
+                self.bury(&trouble.to_string(), matches!(trouble, Trouble::Hopeless(_)), true).await
             }
-            Action::Reset => self.reset(seen).await,
-            Action::Cut => {
-                self.console.drain().await;
-                self.end().await?;
-                self.enter(Phase::Off).await
-            }
-            Action::Collect => {
-                self.console.drain().await;
-                // First what happened: nobody can ask once the process is gone.
-                self.enter(Phase::OffByGuest).await?;
-                tracing::info!(instance = %self.id, "powered itself off");
-                self.end().await
-            }
-            Action::Remove => self.remove().await,
+            (_, result) => result,
         }
     }
 
-    fn grace(&self) -> u64 {
-        let seconds = self.spec.as_ref().map_or(0, |spec| spec.stop_grace_seconds);
-        Clock::read().now_ms + u64::from(seconds) * 1000
-    }
-
-    fn wanted_reboot(&self) -> u64 {
-        self.spec.as_ref().map_or(0, |spec| spec.reboot_seq)
+    async fn perform(&mut self, effect: Effect, seen: Seen) -> Result<(), Trouble> {
+        match effect {
+            Effect::Write(Entry::Begin) => self.begin().await,
+            Effect::Write(entry) => {
+                self.enter(entry).await?;
+                match entry {
+                    Entry::OffByGuest => tracing::info!(instance = %self.id, "powered itself off"),
+                    Entry::Rebooted => tracing::info!(instance = %self.id, "rebooted"),
+                    _ => {}
+                }
+                Ok(())
+            }
+            Effect::MakeFiles => self.make_files().await,
+            Effect::AwaitTaps => self.await_taps(),
+            Effect::Spawn => self.spawn().await,
+            Effect::NoteProcess => {
+                crash::point("C26:before");
+                let pid = self.spawned.map(|(pid, ..)| pid);
+                self.write(|journal| journal.process = pid).await?;
+                crash::point("C26:after");
+                Ok(())
+            }
+            Effect::AwaitAnswer => self.await_answer().await,
+            Effect::Continue => {
+                crash::point("C28:before");
+                self.monitor()?.cont().await?;
+                crash::point("C28:after");
+                Ok(())
+            }
+            Effect::SaveConsole => {
+                self.console.drain().await;
+                Ok(())
+            }
+            Effect::PressPower => self.press_power_button().await,
+            Effect::PressLast => self.press_last().await,
+            Effect::PressReset => Ok(self.monitor()?.reset().await?),
+            Effect::End => self.end().await,
+            Effect::Bury => self.bury_what_ran(seen).await,
+            Effect::RemoveFiles => {
+                crash::point("D12:before");
+                let dir = self.dir.path().to_owned();
+                blocking(move || Ok(files::remove(&dir)?)).await?;
+                crash::point("D12:after");
+                Ok(())
+            }
+            Effect::RemoveJournal => {
+                self.blocking(|dir, _| Journal::remove(&dir)).await?;
+                crash::point("D13:before");
+                Ok(())
+            }
+            Effect::RemoveDirectory => {
+                let dir = self.dir.path().to_owned();
+                blocking(move || Ok(std::fs::remove_dir_all(dir)?)).await?;
+                crash::point("D13:after");
+                tracing::info!(instance = %self.id, path = %self.dir.path().display(), "removed");
+                self.journal = None;
+                self.lock = None;
+                Ok(())
+            }
+        }
     }
 
     fn monitor(&self) -> Result<Monitor, Trouble> {
@@ -438,38 +476,63 @@ impl Instance {
         Ok(self.monitor()?.press_power_button().await?)
     }
 
-    /// Prepares and starts the process; its processors are stopped.
-    async fn start(&mut self) -> Result<(), Trouble> {
+    fn capabilities(&self) -> Result<Capabilities, Trouble> {
+        self.shared.capabilities().map_err(Trouble::NotYet)
+    }
+
+    /// The journal entry that a start begins with (C24), in a directory that may not be there yet.
+    async fn begin(&mut self) -> Result<(), Trouble> {
+        // Nothing is announced that this node does not know how to do.
+        self.capabilities()?;
+        self.prepared = None;
+        let dir = self.dir.clone();
+        blocking(move || dir.create().map_err(Trouble::Io)).await?;
+        crash::point("C24:before");
+        self.enter(Entry::Begin).await?;
+        crash::point("C24:after");
+        Ok(())
+    }
+
+    /// Makes its files: while the network agent makes its taps.
+    async fn make_files(&mut self) -> Result<(), Trouble> {
         let Some(spec) = self.spec.clone() else { return Ok(()) };
-        let capabilities = self.shared.capabilities().map_err(Trouble::NotYet)?;
-        if self.journal.as_ref().is_none_or(|journal| {
-            // Once is enough while it waits for its taps.
-            journal.phase != Phase::Starting
-                || journal.generation != spec.generation
-                || journal.boot != Clock::read().boot
-        }) {
-            self.prepared = None;
-            self.begin(&spec).await?;
+        let capabilities = self.capabilities()?;
+        if self.prepared.as_ref().is_some_and(|(generation, _)| *generation == spec.generation) {
+            return Ok(());
         }
-        let prepared = self.prepared.take_if(|(generation, _)| *generation == spec.generation);
-        let guest = match prepared {
-            Some((_, guest)) => guest,
-            None => self.prepare(&spec, &capabilities).await?,
+        let (dir, images) = (self.dir.clone(), self.shared.config.images.clone());
+        let emulated = capabilities.accelerator == qemu::Accelerator::Tcg;
+        let generation = spec.generation;
+        let made = blocking(move || Ok(files::prepare(dir.path(), &images, &spec, emulated)?)).await;
+        let guest = match made {
+            Err(Trouble::Files(error)) if error.permanent => return Err(Trouble::Hopeless(error.what)),
+            other => other?,
         };
-        if let Some(nic) = spec.nics.iter().find(|nic| !qemu::is_up(&nic.device)) {
-            self.prepared = Some((spec.generation, guest));
-            let since = *self.unplugged.get_or_insert_with(Instant::now);
-            return if since.elapsed() < PLUG_PATIENCE {
-                Err(Trouble::NotYet(format!("waiting for its network interface {}", nic.id)))
-            } else {
-                self.unplugged = None;
-                Err(Trouble::Hopeless(format!("its network interface {} did not become ready", nic.id)))
-            };
+        self.prepared = Some((generation, guest));
+        Ok(())
+    }
+
+    fn await_taps(&mut self) -> Result<(), Trouble> {
+        let nics = self.spec.iter().flat_map(|spec| &spec.nics);
+        let Some(nic) = nics.into_iter().find(|nic| !qemu::is_up(&nic.device)).map(|nic| nic.id) else {
+            self.unplugged = None;
+            return Ok(());
+        };
+        if self.unplugged.get_or_insert_with(Instant::now).elapsed() < PLUG_PATIENCE {
+            return Err(Trouble::NotYet(format!("waiting for its network interface {nic}")));
         }
         self.unplugged = None;
+        self.prepared = None;
+        Err(Trouble::Hopeless(format!("its network interface {nic} did not become ready")))
+    }
 
-        let shared = Arc::clone(&self.shared);
-        let _turn = shared.starts.acquire().await;
+    async fn spawn(&mut self) -> Result<(), Trouble> {
+        let capabilities = self.capabilities()?;
+        let Some((_, guest)) = self.prepared.take() else {
+            return Err(Trouble::NotYet("its files are not made".to_owned()));
+        };
+        let starts = Arc::clone(&self.shared.starts);
+        self.turn = Some(starts.acquire_owned().await.map_err(std::io::Error::other)?);
         let lock = match self.lock.take() {
             Some(lock) => lock,
             None => Lock::take(&self.dir)?.ok_or_else(|| Trouble::NotYet("it is just ending".to_owned()))?,
@@ -483,12 +546,12 @@ impl Instance {
             Ok::<Pid, Trouble>(pid)
         })
         .await?;
-        let spawned = began.elapsed();
-        crash::point("C26:before");
-        self.write(|journal, _| journal.process = Some(pid)).await?;
-        crash::point("C26:after");
+        self.spawned = Some((pid, began, began.elapsed()));
+        Ok(())
+    }
 
-        // Its first answer, or its end.
+    /// The first answer of the process that was started, or its end.
+    async fn await_answer(&mut self) -> Result<(), Trouble> {
         crash::point("C27:before");
         let deadline = Instant::now() + START_PATIENCE;
         loop {
@@ -498,111 +561,22 @@ impl Instance {
                 }
                 Seen::Silent { .. } if Instant::now() < deadline => tokio::time::sleep(BUSY).await,
                 _ => {
-                    let answered = began.elapsed();
-                    tracing::info!(instance = %self.id, pid = pid.pid, ?spawned, ?answered, "QEMU started");
+                    if let Some((pid, began, spawned)) = self.spawned.take() {
+                        let answered = began.elapsed();
+                        tracing::info!(instance = %self.id, pid = pid.pid, ?spawned, ?answered, "QEMU started");
+                    }
                     return Ok(());
                 }
             }
         }
     }
 
-    /// Makes its files: while the network agent makes its taps.
-    async fn prepare(&self, spec: &InstanceSpec, capabilities: &Capabilities) -> Result<Guest, Trouble> {
-        let (dir, spec) = (self.dir.clone(), spec.clone());
-        let images = self.shared.config.images.clone();
-        let emulated = capabilities.accelerator == qemu::Accelerator::Tcg;
-        match blocking(move || Ok(files::prepare(dir.path(), &images, &spec, emulated)?)).await {
-            Err(Trouble::Files(error)) if error.permanent => Err(Trouble::Hopeless(error.what)),
-            other => other,
-        }
-    }
-
-    /// The journal entry that a start begins with (C24).
-    async fn begin(&mut self, spec: &InstanceSpec) -> Result<(), Trouble> {
-        let dir = self.dir.clone();
-        blocking(move || dir.create().map_err(Trouble::Io)).await?;
-        crash::point("C24:before");
-        let clock = Clock::read();
-        let fresh = Journal::new(spec, clock);
-        let changed = self.journal.as_ref().is_none_or(|journal| journal.generation < spec.generation);
-        self.journal.get_or_insert(fresh);
-        let spec = spec.clone();
-        self.write(move |journal, clock| {
-            journal.enter(Phase::Starting, clock);
-            journal.follow(&spec);
-            journal.reboot_seq = journal.reboot_seq.max(spec.reboot_seq);
-            journal.run_as_uid = spec.run_as_uid;
-            journal.process = None;
-            if changed {
-                (journal.failures, journal.reason) = (0, None);
-            }
-        })
-        .await?;
-        crash::point("C24:after");
-        Ok(())
-    }
-
-    async fn resume(&mut self) -> Result<(), Trouble> {
-        crash::point("C28:before");
-        self.monitor()?.cont().await?;
-        crash::point("C28:after");
-        if self.journal.as_ref().is_none_or(|journal| journal.phase != Phase::Running) {
-            self.settle_running().await?;
-        }
-        Ok(())
-    }
-
-    /// It runs: so says the journal from now on. A reboot that was under way is done.
-    async fn settle_running(&mut self) -> Result<(), Trouble> {
-        let spec = self.spec.clone();
-        self.write(move |journal, clock| {
-            if let Phase::Resetting { seq } | Phase::RebootAsked { seq, .. } = journal.phase {
-                journal.reboot_seq = journal.reboot_seq.max(seq);
-            }
-            journal.enter(Phase::Running, clock);
-            if let Some(spec) = &spec {
-                journal.follow(spec);
-            }
-        })
-        .await
-    }
-
-    async fn reset(&mut self, seen: Seen) -> Result<(), Trouble> {
-        let monitor = self.monitor()?;
-        let seq = self.wanted_reboot();
-        if seen == Seen::ShutDown {
-            // Announced, so that a crash after the button does not press it twice. A guest that runs and did not
-            // listen is reset again after a crash: it has only just begun to boot.
-            self.enter(Phase::Resetting { seq }).await?;
-        }
-        self.console.drain().await;
-        monitor.reset().await?;
-        if seen != Seen::Running {
-            monitor.cont().await?;
-        }
-        tracing::info!(instance = %self.id, "rebooted");
-        self.write(move |journal, clock| {
-            journal.enter(Phase::Running, clock);
-            journal.reboot_seq = journal.reboot_seq.max(seq);
-        })
-        .await
-    }
-
     /// What should run is gone, or cannot go on.
-    async fn bury_running(&mut self, seen: Seen) -> Result<(), Trouble> {
-        let clock = Clock::read();
-        if seen != Seen::Gone {
-            self.end().await?;
-        }
+    async fn bury_what_ran(&mut self, seen: Seen) -> Result<(), Trouble> {
         let ran_ms = self.journal.as_ref().and_then(|journal| journal.process).map_or(0, |pid| {
             // Start times are in clock ticks, a hundredth of a second on every Linux.
-            clock.now_ms.saturating_sub(pid.start_time * 10)
+            Clock::read().now_ms.saturating_sub(pid.start_time * 10)
         });
-        if ran_ms > GOOD_RUN_MS
-            && let Some(journal) = &mut self.journal
-        {
-            journal.failures = 0;
-        }
         let said = self.dir.log_tail();
         let said = if said.is_empty() { String::new() } else { format!(": {said}") };
         let what = match seen {
@@ -610,46 +584,40 @@ impl Instance {
             Seen::Broken => "its QEMU could not go on",
             _ => "its virtual machine ended unexpectedly",
         };
-        self.bury(&format!("{what}{said}"), false).await
+        self.bury(&format!("{what}{said}"), false, ran_ms <= GOOD_RUN_MS).await
     }
 
     /// Writes down a failed attempt, and when the next one may be.
-    async fn bury(&mut self, why: &str, hopeless: bool) -> Result<(), Trouble> {
-        let failures = self.journal.as_ref().map_or(0, |journal| journal.failures) + 1;
-        let last = hopeless || failures >= ATTEMPTS;
-        let why: String = why.chars().take(400).collect();
+    async fn bury(&mut self, why: &str, hopeless: bool, again: bool) -> Result<(), Trouble> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        let next = journal.failed(why, hopeless, again, self.spec.as_ref(), Clock::read());
+        let (failures, last) = (next.failures, next.phase == Phase::Failed { last: true });
         tracing::warn!(instance = %self.id, failures, last, "{why}");
         let pause = if last { LAST_PAUSE } else { Duration::from_secs(1 << failures.min(4)) / 2 };
         self.pause = Some(Instant::now() + pause);
-        let spec = self.spec.clone();
-        self.write(move |journal, clock| {
-            journal.enter(Phase::Failed { last }, clock);
-            journal.process = None;
-            (journal.failures, journal.reason) = (failures, Some(why));
-            if let Some(spec) = &spec {
-                journal.follow(spec);
-            }
-        })
-        .await
+        self.replace(next).await
     }
 
     /// Ends the process and makes sure that it is gone.
     async fn end(&mut self) -> Result<(), Trouble> {
-        if self.lock.is_some() {
-            return Ok(());
+        let removing = self.journal.as_ref().is_none_or(|journal| journal.phase == Phase::Removing);
+        if removing {
+            crash::point("D04:before");
         }
-        let monitor = self.link.take().map(|(monitor, _)| monitor);
-        self.console.connect(None);
-        self.lock = Some(end(&self.dir, self.journal.as_ref(), monitor).await?);
-        self.silent = None;
+        if self.lock.is_none() {
+            let monitor = self.link.take().map(|(monitor, _)| monitor);
+            self.console.connect(None);
+            self.lock = Some(end(&self.dir, self.journal.as_ref(), monitor).await?);
+            self.silent = None;
+        }
+        if removing {
+            crash::point("D04:after");
+        }
         Ok(())
     }
 
-    /// Ends it and removes everything; the journal last.
-    async fn remove(&mut self) -> Result<(), Trouble> {
-        if self.journal.as_ref().is_some_and(|journal| journal.phase != Phase::Removing) {
-            self.enter(Phase::Removing).await?;
-        }
+    /// Asks the guest of a terminated instance once, unless that is to be skipped.
+    async fn press_last(&mut self) -> Result<(), Trouble> {
         crash::point("D03:before");
         let force = self.spec.as_ref().is_some_and(|spec| spec.force);
         if let (Some((monitor, _)), false) = (&self.link, force) {
@@ -662,25 +630,6 @@ impl Instance {
             };
             let _ = tokio::time::timeout(LAST_GRACE, off).await;
         }
-        crash::point("D04:before");
-        self.end().await?;
-        crash::point("D04:after");
-        crash::point("D12:before");
-        let dir = self.dir.clone();
-        let path = dir.path().to_owned();
-        blocking(move || {
-            files::remove(dir.path())?;
-            crash::point("D12:after");
-            Journal::remove(dir.path())?;
-            crash::point("D13:before");
-            std::fs::remove_dir_all(dir.path())?;
-            crash::point("D13:after");
-            Ok::<(), Trouble>(())
-        })
-        .await?;
-        tracing::info!(instance = %self.id, path = %path.display(), "removed");
-        self.journal = None;
-        self.lock = None;
         Ok(())
     }
 
@@ -695,26 +644,22 @@ impl Instance {
 
     // ---- writing and telling -------------------------------------------------------------------------------------
 
-    async fn enter(&mut self, phase: Phase) -> Result<(), Trouble> {
-        let spec = self.spec.clone();
-        self.write(move |journal, clock| {
-            journal.enter(phase, clock);
-            if matches!(phase, Phase::Off | Phase::OffByGuest) {
-                journal.process = None;
-            }
-            if let Some(spec) = &spec {
-                journal.follow(spec);
-            }
-        })
-        .await
+    async fn enter(&mut self, entry: Entry) -> Result<(), Trouble> {
+        match Journal::with(self.journal.as_ref(), entry, self.spec.as_ref(), Clock::read()) {
+            Some(next) => self.replace(next).await,
+            None => Ok(()),
+        }
     }
 
     /// Changes the journal, on disk first.
-    async fn write(&mut self, change: impl FnOnce(&mut Journal, Clock)) -> Result<(), Trouble> {
+    async fn write(&mut self, change: impl FnOnce(&mut Journal)) -> Result<(), Trouble> {
         let Some(mut next) = self.journal.clone() else { return Ok(()) };
-        change(&mut next, Clock::read());
-        let dir = self.dir.clone();
-        let entry = next.clone();
+        change(&mut next);
+        self.replace(next).await
+    }
+
+    async fn replace(&mut self, next: Journal) -> Result<(), Trouble> {
+        let (dir, entry) = (self.dir.clone(), next.clone());
         blocking(move || Ok::<(), Trouble>(entry.write(dir.path())?)).await?;
         self.journal = Some(next);
         Ok(())
@@ -729,27 +674,12 @@ impl Instance {
     }
 
     fn publish(&self, seen: Seen) {
-        let (want, past) = self.facts();
-        let Some(observed) = step::report(want, past, seen) else { return };
         let (spec, journal) = (self.spec.as_ref(), self.journal.as_ref());
-        // Of a stale specification we do not speak: what is reported is what was done.
-        let spec = spec.filter(|_| want != Want::Stale);
-        let generation = spec.map(|spec| spec.generation).or(journal.map(|journal| journal.generation));
-        let placement = spec.map(|spec| spec.placement_epoch).or(journal.map(|j| j.placement_epoch));
-        let (Some(generation), Some(placement_epoch)) = (generation, placement) else { return };
-        let reboots = journal.map(|journal| journal.reboot_seq).or(spec.map(|spec| spec.reboot_seq));
-        let past_reason = matches!(past, Past::Failed { .. } | Past::Starting)
-            .then(|| journal.and_then(|journal| journal.reason.clone()))
-            .flatten();
-        let stale = (want == Want::Stale).then(|| "an older specification was refused".to_owned());
-        self.shared.board.publish(InstanceReport {
-            id: self.id,
-            generation,
-            placement_epoch,
-            observed,
-            reboot_seq: reboots.unwrap_or(0),
-            reason: stale.or_else(|| self.trouble.clone()).or(past_reason),
-        });
+        let (want, past) = self.facts();
+        let report = journal::report(self.id, spec, journal, (want, past, seen), self.trouble.as_deref());
+        if let Some(report) = report {
+            self.shared.board.publish(report);
+        }
     }
 }
 

@@ -13,16 +13,19 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use gon_driver::run::Pid;
-use gon_proto::InstanceSpec;
+use gon_proto::{InstanceReport, InstanceSpec};
 use gon_types::Generation;
 use gon_types::id::InstanceId;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::step::{Past, Want};
+use super::plan::Entry;
+use super::step::{self, Past, Seen, Want};
 
 /// Version of the file's format.
 const FORMAT: u32 = 1;
+/// After how many failed attempts in a row an instance is reported as failed.
+const ATTEMPTS: u32 = 3;
 const FILE: &str = "journal.json";
 
 /// An instance's journal.
@@ -202,6 +205,84 @@ impl Journal {
         remove().map_err(|source| JournalError::Io { path: path.clone(), source })
     }
 
+    /// The journal once `entry` is in it, from what it says now. `None`: there is nothing to write into, or no
+    /// specification to begin with.
+    #[must_use]
+    pub fn with(
+        held: Option<&Self>,
+        entry: Entry,
+        spec: Option<&InstanceSpec>,
+        clock: Clock,
+    ) -> Option<Self> {
+        let mut next = match (held, entry) {
+            (Some(held), _) => held.clone(),
+            (None, Entry::Begin) => Self::new(spec?, clock),
+            (None, _) => return None,
+        };
+        let until_ms = clock.now_ms + u64::from(spec.map_or(0, |spec| spec.stop_grace_seconds)) * 1000;
+        let seq = spec.map_or(0, |spec| spec.reboot_seq);
+        match entry {
+            Entry::Begin => {
+                let spec = spec?;
+                if held.is_none_or(|held| held.generation < spec.generation) {
+                    (next.failures, next.reason) = (0, None);
+                }
+                next.enter(Phase::Starting, clock);
+                // A start is also a reboot.
+                next.reboot_seq = next.reboot_seq.max(seq);
+                next.run_as_uid = spec.run_as_uid;
+                next.process = None;
+            }
+            Entry::Running => {
+                if let Phase::Resetting { seq } | Phase::RebootAsked { seq, .. } = next.phase {
+                    next.reboot_seq = next.reboot_seq.max(seq);
+                }
+                next.enter(Phase::Running, clock);
+            }
+            Entry::Asked => next.enter(Phase::Asked { until_ms }, clock),
+            Entry::RebootAsked => next.enter(Phase::RebootAsked { seq, until_ms }, clock),
+            Entry::Resetting => next.enter(Phase::Resetting { seq }, clock),
+            Entry::Rebooted => {
+                next.enter(Phase::Running, clock);
+                next.reboot_seq = next.reboot_seq.max(seq);
+            }
+            Entry::Off => {
+                next.enter(Phase::Off, clock);
+                next.process = None;
+            }
+            Entry::OffByGuest => {
+                next.enter(Phase::OffByGuest, clock);
+                next.process = None;
+            }
+            Entry::Removing => next.enter(Phase::Removing, clock),
+        }
+        if let Some(spec) = spec {
+            next.follow(spec);
+        }
+        Some(next)
+    }
+
+    /// The journal once a failed attempt is in it. `again`: earlier ones count; it had not run for long.
+    #[must_use]
+    pub fn failed(
+        &self,
+        why: &str,
+        hopeless: bool,
+        again: bool,
+        spec: Option<&InstanceSpec>,
+        clock: Clock,
+    ) -> Self {
+        let mut next = self.clone();
+        next.failures = if again { next.failures + 1 } else { 1 };
+        next.enter(Phase::Failed { last: hopeless || next.failures >= ATTEMPTS }, clock);
+        next.process = None;
+        next.reason = Some(why.chars().take(400).collect());
+        if let Some(spec) = spec {
+            next.follow(spec);
+        }
+        next
+    }
+
     /// Enters a phase.
     pub fn enter(&mut self, phase: Phase, clock: Clock) {
         self.phase = phase;
@@ -254,6 +335,36 @@ pub fn past(spec: Option<&InstanceSpec>, journal: Option<&Journal>, clock: Clock
         Phase::RebootAsked { until_ms, .. } => Past::RebootAsked { late: late(until_ms) },
         Phase::Resetting { .. } => Past::Resetting,
     }
+}
+
+/// What is reported of an instance; `None` if there is nothing to speak of. `trouble`: what is in the way at the moment.
+#[must_use]
+pub fn report(
+    id: InstanceId,
+    spec: Option<&InstanceSpec>,
+    journal: Option<&Journal>,
+    (want, past, seen): (Want, Past, Seen),
+    trouble: Option<&str>,
+) -> Option<InstanceReport> {
+    let observed = step::report(want, past, seen)?;
+    // Of a stale specification we do not speak: what is reported is what was done.
+    let spec = spec.filter(|_| want != Want::Stale);
+    let generation = spec.map(|spec| spec.generation).or(journal.map(|journal| journal.generation))?;
+    let placement_epoch =
+        spec.map(|spec| spec.placement_epoch).or(journal.map(|journal| journal.placement_epoch))?;
+    let reboots = journal.map(|journal| journal.reboot_seq).or(spec.map(|spec| spec.reboot_seq));
+    let past_reason = matches!(past, Past::Failed { .. } | Past::Starting)
+        .then(|| journal.and_then(|journal| journal.reason.clone()))
+        .flatten();
+    let stale = (want == Want::Stale).then(|| "an older specification was refused".to_owned());
+    Some(InstanceReport {
+        id,
+        generation,
+        placement_epoch,
+        observed,
+        reboot_seq: reboots.unwrap_or(0),
+        reason: stale.or_else(|| trouble.map(str::to_owned)).or(past_reason),
+    })
 }
 
 #[cfg(test)]

@@ -25,8 +25,9 @@ mod console;
 pub mod crash;
 mod files;
 mod instance;
-mod journal;
+pub mod journal;
 mod node;
+pub mod plan;
 mod routes;
 pub mod step;
 mod teardown;
@@ -130,7 +131,7 @@ struct Shared {
     config: Arc<Config>,
     board: Board,
     /// How many guests are started at a time: starting is work for a processor.
-    starts: Semaphore,
+    starts: Arc<Semaphore>,
     capabilities: watch::Sender<Option<Capabilities>>,
     status: watch::Sender<HypervisorStatus>,
     consoles: Mutex<BTreeMap<InstanceId, Console>>,
@@ -213,7 +214,7 @@ impl Hypervisor {
             shared: Arc::new(Shared {
                 config: Arc::new(config),
                 board: Board::default(),
-                starts: Semaphore::new(starts),
+                starts: Arc::new(Semaphore::new(starts)),
                 capabilities: watch::Sender::new(None),
                 status: watch::Sender::default(),
                 consoles: Mutex::default(),
