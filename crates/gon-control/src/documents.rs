@@ -64,6 +64,23 @@ pub struct Published<D> {
     content: D,
 }
 
+/// The version that `content` gets under `epoch`; `Err` is the one in force, if it is not published. Pure.
+pub fn number<D: PartialEq>(
+    held: Option<(DocumentVersion, &D)>,
+    epoch: u64,
+    content: &D,
+) -> Result<DocumentVersion, DocumentVersion> {
+    match held {
+        // Whoever published that one leads, or led later.
+        Some((version, _)) if version.epoch > epoch => Err(version),
+        Some((version, held)) if version.epoch == epoch && held == content => Err(version),
+        Some((version, _)) if version.epoch == epoch => {
+            Ok(DocumentVersion { epoch, generation: version.generation + 1 })
+        }
+        _ => Ok(DocumentVersion { epoch, generation: 1 }),
+    }
+}
+
 /// Where a node's latest document is put, and where its polls wait.
 type Slot<D> = watch::Sender<Option<Arc<Published<D>>>>;
 
@@ -101,17 +118,11 @@ impl<D: NodeDocument> Documents<D> {
     ) -> Result<(DocumentVersion, bool), serde_json::Error> {
         let mut nodes = lock(&self.nodes);
         let slot = nodes.entry(node).or_default();
-        let generation = match &*slot.borrow() {
-            Some(held) if held.version.epoch > epoch => return Ok((held.version, false)),
-            Some(held) if held.version.epoch == epoch => {
-                if held.content == content {
-                    return Ok((held.version, false));
-                }
-                held.version.generation + 1
-            }
-            _ => 1,
+        let held = slot.borrow().clone();
+        let version = match number(held.as_ref().map(|held| (held.version, &held.content)), epoch, &content) {
+            Ok(version) => version,
+            Err(in_force) => return Ok((in_force, false)),
         };
-        let version = DocumentVersion { epoch, generation };
         let mut stamped = content.clone();
         stamped.stamp(version, mass_change_ok);
         let body = Bytes::from(serde_json::to_vec(&stamped)?);

@@ -31,8 +31,9 @@ fn observed(said: ObservedInstance) -> Observed {
     }
 }
 
-/// What the report makes of the row; `None` if nothing.
-fn judge(row: &ReportedRow, report: &InstanceReport) -> Result<Option<Observation>, StoreError> {
+/// What the report makes of the row; `None` if nothing. A report of another generation or placement than the row's
+/// makes nothing of it: that is the comparison of compare-and-set. Pure.
+pub fn judge(row: &ReportedRow, report: &InstanceReport) -> Result<Option<Observation>, StoreError> {
     let current = i64::try_from(report.generation) == Ok(row.generation)
         && i64::try_from(report.placement_epoch) == Ok(row.placement_epoch);
     if !current {

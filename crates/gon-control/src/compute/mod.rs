@@ -4,8 +4,8 @@
 //! Level-triggered like the network controller. A round places what waits for a node, finishes what is terminated and
 //! has nothing left anywhere, and publishes the documents of the nodes concerned.
 
-mod ingest;
-mod place;
+pub mod ingest;
+pub mod place;
 pub mod resolve;
 
 use std::collections::{BTreeSet, HashMap};
@@ -61,6 +61,13 @@ pub(crate) fn silent(nodes: &[NodeRow]) -> (i64, i64) {
     let limit = OffsetDateTime::now_utc() - gon_cluster::NODE_TTL;
     let silent = nodes.iter().filter(|n| n.last_report_at < limit);
     silent.fold((0, 0), |(count, instances), n| (count + 1, instances + n.instances))
+}
+
+/// Whether a document of these rows may remove most of a node (rule R11). As with ports: what an agent holds and this
+/// document does not ask to run is here as terminated.
+#[must_use]
+pub fn mass_change_ok(rows: &[gon_store::compute_document::InstanceRow]) -> bool {
+    rows.iter().filter(|r| r.power == "terminated").count() > 3
 }
 
 /// The instance manager. Shared by its loop and by the router that serves its documents.
@@ -234,8 +241,7 @@ impl InstanceManager {
     pub async fn refresh(&self, node: NodeId) -> Result<DocumentVersion, StoreError> {
         let epoch = self.epoch.load(Ordering::Acquire);
         let rows = gon_store::compute_document::read(&self.store, node.uuid()).await?;
-        // As with ports: what an agent holds and this document does not ask to run is here as terminated.
-        let mass_change_ok = rows.iter().filter(|r| r.power == "terminated").count() > 3;
+        let mass_change_ok = mass_change_ok(&rows);
         let document = resolve::document(node, rows, &self.settings)?;
         let (version, new) = self
             .documents

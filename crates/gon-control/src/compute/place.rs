@@ -12,7 +12,8 @@ use uuid::Uuid;
 use super::{BATCH, InstanceManager};
 
 /// The numbers of a node: in use, and given last.
-struct Numbers {
+#[derive(Debug, Clone)]
+pub struct Numbers {
     ports: BTreeSet<u32>,
     uids: BTreeSet<u32>,
     last_port: u32,
@@ -21,17 +22,22 @@ struct Numbers {
 
 impl Numbers {
     async fn load(tx: &mut Conn, node: &CandidateRow) -> Result<Self, StoreError> {
-        let (ports, uids) = gon_store::placement::numbers_in_use(tx, node.id).await?;
-        Ok(Self {
+        Ok(Self::new(gon_store::placement::numbers_in_use(tx, node.id).await?, node))
+    }
+
+    /// The numbers of `node` of which these ports and user ids are in use.
+    #[must_use]
+    pub fn new((ports, uids): (Vec<i32>, Vec<i32>), node: &CandidateRow) -> Self {
+        Self {
             ports: ports.into_iter().map(i32::unsigned_abs).collect(),
             uids: uids.into_iter().map(i32::unsigned_abs).collect(),
             last_port: node.last_port_no.unsigned_abs(),
             last_uid: node.last_run_as_uid.unsigned_abs(),
-        })
+        }
     }
 
     /// A user id and as many port numbers as the instance has interfaces; `None` if the node has no more of either.
-    fn take(&mut self, nics: i64) -> Option<(i32, Vec<i32>)> {
+    pub fn take(&mut self, nics: i64) -> Option<(i32, Vec<i32>)> {
         let uid = placement::next_free(&RUN_AS_UIDS, self.last_uid, &self.uids)?;
         let mut taken = Vec::new();
         for _ in 0..nics {
@@ -50,7 +56,9 @@ fn room(capacity: i64, used: i64) -> Room {
     Room { capacity: u64::try_from(capacity).unwrap_or(0), used: u64::try_from(used).unwrap_or(0) }
 }
 
-fn candidate(row: &CandidateRow, alive: &BTreeSet<String>) -> Candidate {
+/// A row as something to choose from; `alive` are the nodes that hold a lease.
+#[must_use]
+pub fn candidate(row: &CandidateRow, alive: &BTreeSet<String>) -> Candidate {
     let images = row.images.as_object().into_iter().flatten();
     Candidate {
         id: NodeId::from_uuid(row.id),
@@ -68,7 +76,9 @@ fn candidate(row: &CandidateRow, alive: &BTreeSet<String>) -> Candidate {
     }
 }
 
-fn request(row: &UnplacedRow) -> Request {
+/// What a row asks for.
+#[must_use]
+pub fn request(row: &UnplacedRow) -> Request {
     Request {
         vcpus: row.vcpus.unsigned_abs(),
         memory_mib: u64::from(row.memory_mib.unsigned_abs()),

@@ -1,6 +1,6 @@
 //! What a network agent reports: the generations in force, how its ports are, and, by leaving them out, which are gone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,10 @@ impl NetworkController {
             let memory = lock(&self.memory);
             let known = memory.get(&node);
             let last = known.and_then(|k| k.report.as_ref());
-            let gone = self.gone(node, &report, known);
+            let gone = known.map_or_else(Vec::new, |known| {
+                let latest = self.documents.latest(node).map(|document| document.version);
+                known.gone(self.epoch.load(Ordering::Acquire), latest, &report)
+            });
             if gone.is_empty() && last.is_some_and(|(held, at)| *held == report && at.elapsed() < FULL) {
                 return Ok(());
             }
@@ -86,30 +89,8 @@ impl NetworkController {
         let known = memory.entry(node).or_default();
         known.report = Some((report, Instant::now()));
         known.degraded = degraded;
-        known.leaving.retain_mut(|leaving| {
-            leaving.awaited &= !freed.contains(&leaving.instance_id);
-            true
-        });
+        known.freed(&freed);
         self.metrics.degraded_ports.set(memory.values().map(|m| m.degraded).sum());
         Ok(())
-    }
-
-    /// Instances all of whose ports are gone: left out of the report, which speaks of a document of this epoch that no
-    /// longer had them.
-    fn gone(&self, node: NodeId, report: &NetworkReport, known: Option<&super::NodeMemory>) -> Vec<Uuid> {
-        let epoch = self.epoch.load(Ordering::Acquire);
-        let (Some(known), true) = (known, report.applied.epoch == epoch) else { return vec![] };
-        // Only what was published can have been applied.
-        if self.documents.latest(node).is_none_or(|d| d.version < report.applied) {
-            return vec![];
-        }
-        let there: BTreeSet<Uuid> = report.ports.iter().map(|p| p.id.uuid()).collect();
-        let mut gone: BTreeMap<Uuid, bool> = BTreeMap::new();
-        for leaving in known.leaving.iter().filter(|l| l.awaited) {
-            let since = known.removed_at.get(&leaving.id).copied().unwrap_or(1);
-            let is_gone = !there.contains(&leaving.id) && report.applied.generation >= since;
-            *gone.entry(leaving.instance_id).or_insert(true) &= is_gone;
-        }
-        gone.into_iter().filter(|(_, all)| *all).map(|(instance, _)| instance).collect()
     }
 }

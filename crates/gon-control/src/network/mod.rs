@@ -5,6 +5,7 @@
 //! differs. Every [`crate::reconcile::SWEEP`] it does the same for every node, so a lost doorbell costs time only.
 
 mod ingest;
+pub mod memory;
 pub mod resolve;
 
 use std::collections::{BTreeSet, HashMap};
@@ -15,9 +16,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use gon_bus::Bus;
 use gon_cluster::Liveness;
+use gon_proto::NodeNetwork;
 use gon_proto::doorbell::Subject;
-use gon_proto::{NetworkReport, NodeNetwork};
-use gon_store::network_document::LeavingRow;
 use gon_store::{Store, StoreError};
 use gon_types::DocumentVersion;
 use gon_types::id::{NodeId, VpcId};
@@ -28,6 +28,7 @@ use crate::documents::{Directory, Documents, NodeError, NodeIdentity, lock};
 use crate::reconcile::{Bell, Wake};
 use crate::relay::Nudge;
 use crate::status::{Metrics, Ready};
+use memory::NodeMemory;
 
 /// Name of the role where leaders are elected and epochs counted.
 pub const ROLE: &str = "network-controller";
@@ -45,23 +46,6 @@ impl Default for NetworkSettings {
     fn default() -> Self {
         Self { mtu: 1500, lease_seconds: 3600 }
     }
-}
-
-/// What the controller remembers of a node; lost with it, and harmless to lose.
-#[derive(Debug, Default)]
-struct NodeMemory {
-    /// VPCs of the document in force.
-    vpcs: BTreeSet<VpcId>,
-    /// Interfaces of the document in force.
-    ports: BTreeSet<Uuid>,
-    /// The first generation of the current epoch without a port that was there before.
-    removed_at: HashMap<Uuid, u64>,
-    /// Interfaces whose port is to go.
-    leaving: Vec<LeavingRow>,
-    /// The last report that was taken in full, and when.
-    report: Option<(NetworkReport, Instant)>,
-    /// How many of its ports are closed.
-    degraded: i64,
 }
 
 /// The network controller. Shared by its loop and by the router that serves its documents.
@@ -213,9 +197,8 @@ impl NetworkController {
         } else if !vpcs.is_empty() {
             {
                 let memory = lock(&self.memory);
-                let concerned = memory.iter().filter(|(_, m)| {
-                    vpcs.iter().any(|v| m.vpcs.contains(&VpcId::from_uuid(*v))) || !m.leaving.is_empty()
-                });
+                let concerned =
+                    memory.iter().filter(|(_, m)| vpcs.iter().any(|v| m.concerns(VpcId::from_uuid(*v))));
                 nodes.extend(concerned.map(|(node, _)| node.uuid()));
             }
             nodes.extend(gon_store::network_document::nodes_of_vpcs(&self.store, vpcs).await?);
@@ -232,9 +215,7 @@ impl NetworkController {
         let epoch = self.epoch.load(Ordering::Acquire);
         let rows = gon_store::network_document::read(&self.store, node.uuid()).await?;
         let leaving = rows.leaving.clone();
-        // Every port an agent may still hold is in this document, or is leaving: it stays placed until the node has
-        // reported it gone. So more than the agent's free number of removals is meant exactly when so many leave.
-        let mass_change_ok = leaving.len() > 3;
+        let mass_change_ok = memory::mass_change_ok(&leaving);
         let document = resolve::document(node, rows, &self.settings)?;
         let ports: BTreeSet<Uuid> = document.ports.iter().map(|p| p.id.uuid()).collect();
         let vpcs: BTreeSet<VpcId> = document.vpcs.iter().map(|v| v.id).collect();
@@ -244,12 +225,7 @@ impl NetworkController {
             .documents
             .publish(epoch, node, document, mass_change_ok)
             .map_err(|error| StoreError::Db(gon_store::invalid(error.to_string())))?;
-        let known = memory.entry(node).or_default();
-        for port in known.ports.difference(&ports) {
-            known.removed_at.insert(*port, version.generation);
-        }
-        known.removed_at.retain(|port, _| leaving.iter().any(|l| l.id == *port));
-        (known.ports, known.vpcs, known.leaving) = (ports, vpcs, leaving);
+        memory.entry(node).or_default().published(version, ports, vpcs, leaving);
         drop(memory);
         if new {
             self.metrics.network_documents.inc();
