@@ -21,6 +21,9 @@ pub struct NodeFacts {
     pub meta_mac: MacAddr,
     /// The way out of the node; `None` if this node has none (no internet gateway works on it then).
     pub external: Option<External>,
+    /// Its end of the tunnels, port [`crate::service::TUNNEL_PORT`]; `None` if it has none (addresses of other nodes lead
+    /// nowhere then).
+    pub overlay: Option<Overlay>,
     /// See [`Mirror`].
     pub mirror: Mirror,
 }
@@ -34,6 +37,13 @@ pub struct External {
     pub gateway: Ipv4Addr,
     /// Public addresses come from here.
     pub pool: Ipv4Net,
+}
+
+/// The way to the other nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overlay {
+    /// This node's address on the underlay. A peer that claims it is not believed.
+    pub address: Ipv4Addr,
 }
 
 /// What to do about connections that were open when the switch lost its connection table (rule R14). Only Open
@@ -158,3 +168,5 @@ pub fn compile(document: &NodeNetwork, facts: &NodeFacts) -> Compiled {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tunnel_tests;

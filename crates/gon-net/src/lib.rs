@@ -24,7 +24,7 @@ pub mod service;
 mod stage;
 pub mod trace;
 
-pub use compile::{Compiled, Degraded, External, Mirror, NodeFacts, Reason, Zone, compile};
+pub use compile::{Compiled, Degraded, External, Mirror, NodeFacts, Overlay, Reason, Zone, compile};
 pub use cookie::Cookie;
 pub use diff::{FlowMod, ZoneChanges, diff, zone_changes};
 pub use flow::{Action, Field, Flow, FlowTable, Match};

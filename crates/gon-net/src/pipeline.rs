@@ -6,6 +6,7 @@
 //!                        security)  ▼          ▼ judge ─▶ policy ─▶ admitted          ▼                        ▼ judge ─▶ policy ─▶ admitted
 //!  gon-meta ─▶ classify ─▶ local-reply ─▶ local-restore ─▶ guest                 gateway ─▶ public ─▶ arrival ─▶ locate
 //!  gon-ext ──▶ classify ─▶ external ─────────────────────────────────────────────────────▶ public                └─▶ gon-ext (not ours)
+//!  gon-tun ──▶ classify ─▶ tunnel-in ─▶ locate (and on as above)                 locate ─▶ encap ─▶ gon-tun (another node's)
 //! ```
 //!
 //! The order of checks is AWS's: the sender's group, the sender's subnet's ACL, the route, the receiver's subnet's ACL, the
@@ -69,6 +70,8 @@ stages! {
     LocalRestore = 13, "local-restore", reads "vpc subnet to-port", writes "-";
     /// From outside: ARP for public addresses, impossible sources out.
     External = 15, "external", reads "-", writes "scratch";
+    /// From another node: does the sender belong there? Key, node, MAC and address are one row of the document.
+    TunnelIn = 17, "tunnel-in", reads "vpc", writes "subnet";
     /// Look the connection up in the sender's zone.
     GroupOut = 20, "group-out", reads "zone", writes "-";
     /// Through the router (by its MAC), or within the subnet?
@@ -83,13 +86,14 @@ stages! {
     Public = 46, "public", reads "-", writes "vpc subnet next-hop routed";
     /// Would an answer leave through the gateway? The receiver's route table must cover the source.
     Arrival = 47, "arrival", reads "vpc subnet", writes "-";
-    /// Exact (VPC, address) to a port of this node. Addresses of other nodes: nothing matches, dropped (one-node
-    /// clouds have no tunnel; number 65 is kept for it).
+    /// Exact (VPC, address) to a port of this node, or to the node that has it.
     Locate = 48, "locate", reads "vpc subnet next-hop routed via", writes "to-port subnet policy zone phase-in";
     /// Network ACL of the receiver's subnet. Passes everything until ACLs exist.
     AclIn = 50, "acl-in", reads "vpc subnet", writes "-";
     /// Look the connection up in the receiver's zone.
     GroupIn = 60, "group-in", reads "zone", writes "phase-in";
+    /// Out of the tunnel port: key and node are set. What came through a tunnel ends here.
+    Encap = 65, "encap", reads "-", writes "-";
     /// Out of the port.
     Deliver = 70, "deliver", reads "to-port", writes "-";
     /// Which side began this connection, as seen from the instance whose group is asked?

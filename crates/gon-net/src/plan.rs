@@ -37,6 +37,8 @@ pub(crate) struct Plan<'a> {
     pub subnets: BTreeMap<SubnetId, Subnet<'a>>,
     /// VPCs with an open port, by id.
     pub vpcs: BTreeMap<VpcId, &'a VpcSpec>,
+    /// Interfaces of those VPCs on other nodes, by (VPC, address).
+    pub remotes: Vec<Remote<'a>>,
     /// Addresses of those subnets: who has which.
     pub neighbours: BTreeMap<(SubnetId, Ipv4Addr), MacAddr>,
     /// Sets of groups in use, by number.
@@ -50,6 +52,14 @@ pub(crate) struct Port<'a> {
     pub subnet: Subnet<'a>,
     /// Number of its set of groups.
     pub policy: u32,
+}
+
+/// An interface on another node.
+pub(crate) struct Remote<'a> {
+    pub spec: &'a AddressSpec,
+    pub subnet: Subnet<'a>,
+    /// That node's end of the tunnels.
+    pub node: Ipv4Addr,
 }
 
 /// A subnet whose VPC is known.
@@ -108,7 +118,8 @@ impl<'a> Plan<'a> {
         closed.sort();
         let policies = number_policies(&index, &mut open);
         let subnets: BTreeMap<_, _> = open.iter().map(|p| (p.subnet.spec.id, p.subnet)).collect();
-        let vpcs = open.iter().map(|p| (p.vpc.id, p.vpc)).collect();
+        let vpcs: BTreeMap<_, _> = open.iter().map(|p| (p.vpc.id, p.vpc)).collect();
+        let remotes = remotes(document, facts, &index, &open, &vpcs);
         let mut neighbours: BTreeMap<_, _> = index
             .addresses
             .values()
@@ -120,7 +131,7 @@ impl<'a> Plan<'a> {
             .map(|a| ((a.subnet, a.private_ip), a.mac))
             .collect();
         neighbours.extend(open.iter().map(|p| ((p.subnet.spec.id, p.spec.private_ip), p.spec.mac)));
-        Self { facts, ports: open, closed, subnets, vpcs, neighbours, policies }
+        Self { facts, ports: open, closed, subnets, vpcs, remotes, neighbours, policies }
     }
 }
 
@@ -197,6 +208,54 @@ impl<'a> Index<'a> {
             shared,
         }
     }
+
+    /// Whether a subnet can be one of its VPC.
+    fn is_possible(&self, subnet: &SubnetSpec, vpc: &VpcSpec) -> bool {
+        let block = subnet.cidr_block;
+        vpc.cidr_blocks.iter().any(|b| b.contains(&block))
+            && !IMPOSSIBLE.iter().any(|net| net.contains(&block) || block.contains(net))
+            && !self.overlapping.contains(&subnet.id)
+    }
+}
+
+/// Whether a MAC address can be an interface's.
+fn is_guest_mac(facts: &NodeFacts, mac: MacAddr) -> bool {
+    mac.is_local_unicast()
+        && ![MacAddr::ROUTER, facts.meta_mac].contains(&mac)
+        && facts.external.as_ref().is_none_or(|e| e.gateway_mac != mac)
+}
+
+/// The interfaces on other nodes. One that contradicts a port of this node, or whose node or subnet is not known, is left
+/// out: nothing leads to it, and nothing from it is believed.
+fn remotes<'a>(
+    document: &NodeNetwork,
+    facts: &NodeFacts,
+    index: &Index<'a>,
+    open: &[Port<'_>],
+    vpcs: &BTreeMap<VpcId, &'a VpcSpec>,
+) -> Vec<Remote<'a>> {
+    let Some(overlay) = &facts.overlay else { return vec![] };
+    let addresses = repeated(document.peers.iter().map(|p| p.address));
+    let peers: BTreeMap<_, _> = unique(&document.peers, |p| p.node)
+        .into_iter()
+        .filter(|(_, p)| {
+            p.address != overlay.address
+                && !addresses.contains(&p.address)
+                && !IMPOSSIBLE.iter().any(|net| net.contains(&p.address))
+        })
+        .collect();
+    let here: BTreeSet<_> = open.iter().map(|p| (p.vpc.id, p.spec.mac)).collect();
+    let ours: BTreeSet<_> = open.iter().map(|p| (p.vpc.id, p.spec.private_ip)).collect();
+    let remote = |spec: &'a AddressSpec| {
+        let (vpc, subnet) = (*vpcs.get(&spec.vpc)?, *index.subnets.get(&spec.subnet)?);
+        let peer = peers.get(&spec.node).filter(|_| spec.node != facts.node)?;
+        let fits = subnet.vpc == vpc.id && index.is_possible(subnet, vpc);
+        let subnet = Subnet { spec: subnet, vpc };
+        let is_theirs = !here.contains(&(vpc.id, spec.mac)) && !ours.contains(&(vpc.id, spec.private_ip));
+        (fits && usable(&subnet, spec.private_ip) && is_guest_mac(facts, spec.mac) && is_theirs)
+            .then_some(Remote { spec, subnet, node: peer.address })
+    };
+    index.addresses.values().filter_map(|spec| remote(spec)).collect()
 }
 
 /// Subnets that overlap another of their VPC.
@@ -243,18 +302,11 @@ fn check_port<'a>(
     let vpc = *index.vpcs.get(&subnet.vpc).ok_or(Reason::NoSuchVpc)?;
     let key_ok = (1..1 << 24).contains(&vpc.key) && !index.bad_keys.contains(&vpc.key);
     deny(!key_ok, Reason::BadNetworkKey)?;
-    let block = subnet.cidr_block;
-    let block_ok = vpc.cidr_blocks.iter().any(|b| b.contains(&block))
-        && !IMPOSSIBLE.iter().any(|net| net.contains(&block) || block.contains(net));
-    deny(!block_ok || index.overlapping.contains(&subnet.id), Reason::BadSubnet)?;
+    deny(!index.is_possible(subnet, vpc), Reason::BadSubnet)?;
     let subnet = Subnet { spec: subnet, vpc };
 
     deny(!usable(&subnet, spec.private_ip), Reason::BadAddress)?;
-    let foreign = [MacAddr::ROUTER, facts.meta_mac];
-    let mac_ok = spec.mac.is_local_unicast()
-        && !foreign.contains(&spec.mac)
-        && facts.external.as_ref().is_none_or(|e| e.gateway_mac != spec.mac);
-    deny(!mac_ok, Reason::BadMac)?;
+    deny(!is_guest_mac(facts, spec.mac), Reason::BadMac)?;
     let address = (vpc.id, spec.private_ip);
     deny(index.shared.addresses.contains(&address), Reason::SharedAddress)?;
     let claimed = index.addresses.get(&address);

@@ -32,6 +32,16 @@ pub const EXT_DEVICE: &str = "gon-ext";
 /// Port number (`ofport_request`) of [`EXT_DEVICE`].
 pub const EXT_PORT: u32 = 2;
 
+/// The port of all tunnels.
+pub const TUNNEL_DEVICE: &str = "gon-tun";
+/// Port number (`ofport_request`) of [`TUNNEL_DEVICE`].
+pub const TUNNEL_PORT: u32 = 3;
+/// Geneve's port (RFC 8926), the same on every node.
+pub const TUNNEL_UDP: u16 = 6081;
+/// What a tunnel takes from the MTU of the underlay: outer IPv4 (20), UDP (8), Geneve without options (8), inner Ethernet
+/// (14).
+pub const TUNNEL_OVERHEAD: u16 = 50;
+
 /// Every address in this file is in here; reserved on the host for us.
 pub const NETWORK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 64, 0), 18);
 

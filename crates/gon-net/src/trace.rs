@@ -81,7 +81,7 @@ impl Packet {
         answer.set(Field::IpTtl, 64);
         answer
     }
-    /// What leaves: without registers, connection state and ingress port.
+    /// What leaves: without registers, connection state and ingress port. What goes with a tunnel stays: key and ends.
     #[must_use]
     pub fn on_the_wire(&self) -> Self {
         let wire = |field: &Field| {

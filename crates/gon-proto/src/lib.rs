@@ -14,12 +14,12 @@ pub mod report;
 pub use compute::{DiskSpec, ImageSpec, InstanceSpec, NicSpec, NodeCompute, PowerSpec};
 pub use doorbell::Doorbell;
 pub use network::{
-    AddressSpec, DhcpSpec, Direction, GatewayTarget, GroupSpec, MetadataSpec, NodeNetwork, Peer, PortSpec,
-    RouteSpec, RouteTarget, RuleSpec, SubnetSpec, VpcSpec,
+    AddressSpec, DhcpSpec, Direction, GatewayTarget, GroupSpec, MetadataSpec, NodeNetwork, Peer, PeerSpec,
+    PortSpec, RouteSpec, RouteTarget, RuleSpec, SubnetSpec, VpcSpec,
 };
 pub use report::{
     ComputeReport, ImageKind, ImageReport, InstanceReport, NetworkReport, NodeAnswer, NodeReport,
-    ObservedInstance, PortReport, PortStatus, VpcReport,
+    ObservedInstance, OverlayReport, PortReport, PortStatus, VpcReport,
 };
 
 /// Version of the shapes in this crate. A controller and an agent may differ by one.

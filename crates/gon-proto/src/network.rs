@@ -38,6 +38,9 @@ pub struct NodeNetwork {
     pub groups: Vec<GroupSpec>,
     /// The ports of this node, by id.
     pub ports: Vec<PortSpec>,
+    /// The other nodes that have an interface in one of those VPCs, by id: where tunnels lead, and may come from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<PeerSpec>,
 }
 
 impl NodeNetwork {
@@ -54,8 +57,19 @@ impl NodeNetwork {
             addresses: vec![],
             groups: vec![],
             ports: vec![],
+            peers: vec![],
         }
     }
+}
+
+/// Another node on the underlay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerSpec {
+    /// Which node.
+    pub node: NodeId,
+    /// Where its end of the tunnels is.
+    pub address: Ipv4Addr,
 }
 
 /// A VPC as a node sees it.
@@ -135,6 +149,13 @@ pub struct AddressSpec {
     pub subnet: SubnetId,
     /// Which node it lives on.
     pub node: NodeId,
+    /// Whether its interface sends and takes packets of this address only (EC2's source/destination check).
+    #[serde(default = "checked", skip_serializing_if = "Clone::clone")]
+    pub source_dest_check: bool,
+}
+
+const fn checked() -> bool {
+    true
 }
 
 /// A security group with its rules. Rules only ever allow.

@@ -19,6 +19,19 @@ pub struct NetworkReport {
     pub vpcs: Vec<VpcReport>,
     /// Every port the node has, also those it is about to remove.
     pub ports: Vec<PortReport>,
+    /// Its end of the tunnels to other nodes; `None` if it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<OverlayReport>,
+}
+
+/// A node's end of the tunnels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OverlayReport {
+    /// Its address on the underlay.
+    pub address: std::net::Ipv4Addr,
+    /// MTU of the underlay there.
+    pub mtu: u16,
 }
 
 /// One VPC on one node.

@@ -168,6 +168,8 @@ pub struct AddressRow {
     pub subnet_id: Uuid,
     /// On which node.
     pub node_id: Uuid,
+    /// EC2's source/destination check of its interface.
+    pub source_dest_check: bool,
 }
 
 /// A security group.
@@ -288,7 +290,7 @@ pub async fn read(store: &Store, node: Uuid) -> Result<NodeNetworkRows> {
     .fetch_all(&mut *tx)
     .await?;
     rows.addresses = sqlx::query_as(
-        "select n.vpc_id, n.private_ip, n.mac_address, n.subnet_id, n.node_id
+        "select n.vpc_id, n.private_ip, n.mac_address, n.subnet_id, n.node_id, n.source_dest_check
          from network_interfaces n join instances i on i.id = n.instance_id
          where n.vpc_id = any ($1) and n.deleted_at is null and n.node_id is not null
            and 'compute' = any (i.finalizers)

@@ -120,6 +120,7 @@ mod tests {
             node: samples::node(),
             meta_mac: MacAddr([2, 0, 0, 0, 0, 1]),
             external: None,
+            overlay: None,
             mirror: Mirror::Off,
         };
         gon_net::compile(&samples::document(1, ports), &facts)

@@ -215,6 +215,7 @@ impl Plane {
                 gateway: external.gateway.addr(),
                 pool: guard::pool(external.gateway),
             }),
+            overlay: None,
             mirror,
         }
     }
@@ -519,6 +520,7 @@ impl Plane {
             applied: self.applied.0,
             vpcs: self.applied.1.clone(),
             ports: ports.map(|p| PortReport { id: p.id, status: status(p) }).collect(),
+            overlay: None,
         }
     }
 }

@@ -17,6 +17,7 @@ fn report() -> NetworkReport {
         applied: DocumentVersion::default(),
         vpcs: vec![],
         ports: vec![],
+        overlay: None,
     }
 }
 

@@ -109,6 +109,7 @@ pub(crate) fn document(generation: u64, ports: Vec<PortSpec>) -> NodeNetwork {
             mac: p.mac,
             subnet: p.subnet,
             node: node(),
+            source_dest_check: true,
         })
         .collect();
     NodeNetwork {
@@ -121,5 +122,6 @@ pub(crate) fn document(generation: u64, ports: Vec<PortSpec>) -> NodeNetwork {
         addresses,
         groups: vec![group()],
         ports,
+        peers: vec![],
     }
 }

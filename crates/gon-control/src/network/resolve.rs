@@ -74,6 +74,7 @@ pub fn document(node: NodeId, rows: NodeNetworkRows, settings: &NetworkSettings)
             mac: row.mac_address.0,
             subnet: SubnetId::from_uuid(row.subnet_id),
             node: NodeId::from_uuid(row.node_id),
+            source_dest_check: row.source_dest_check,
         });
     }
     let mut rules: BTreeMap<Uuid, Vec<RuleSpec>> = BTreeMap::new();

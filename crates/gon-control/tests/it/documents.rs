@@ -101,6 +101,7 @@ async fn a_node_is_who_its_listener_says() {
         applied: DocumentVersion::default(),
         vpcs: vec![],
         ports: vec![],
+        overlay: None,
     };
     let body = serde_json::to_string(&report).unwrap();
     let (status, _, _) = call(&routers(&site, "n2"), "POST", "/node/v1/network/report", body.clone()).await;

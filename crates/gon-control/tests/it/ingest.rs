@@ -111,6 +111,7 @@ fn network(applied: DocumentVersion, generation: u64, ports: &[u64]) -> NetworkR
         applied,
         vpcs: vec![VpcReport { id: id(0x101), generation }],
         ports: ports.iter().map(|p| PortReport { id: id(*p), status: PortStatus::Ready }).collect(),
+        overlay: None,
     }
 }
 

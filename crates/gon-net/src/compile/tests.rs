@@ -48,6 +48,8 @@ fn golden_files() {
         .port(17, 11, "10.0.1.11", &[1], None)
         .with_port(17, |p| p.source_dest_check = false);
     golden("appliance", &flows_text(&appliance, &facts()));
+    let split = two_vpcs().on_node(2, &[(16, 1), (17, 2), (18, 2), (19, 1), (20, 2)]);
+    golden("node_of_two", &flows_text(&split, &crate::topology::facts_of(2)));
 }
 
 #[test]

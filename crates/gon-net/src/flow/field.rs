@@ -10,6 +10,12 @@ use super::{ETH_ARP, ETH_IP, mac_from_bits};
 pub enum Field {
     /// Port the packet came in by.
     InPort,
+    /// Tunnel key: of the tunnel a packet came through, or for the one it will leave by.
+    TunId,
+    /// Outer source of the tunnel it came through.
+    TunSrc,
+    /// Outer destination of the tunnel it will leave by.
+    TunDst,
     /// OpenFlow's 64-bit metadata.
     Metadata,
     /// Register `n`, 0 to 15.
@@ -94,12 +100,14 @@ impl Field {
     #[must_use]
     pub const fn bits(self) -> u8 {
         match self {
-            Self::Metadata => 64,
+            Self::Metadata | Self::TunId => 64,
             Self::EthSrc | Self::EthDst | Self::ArpSha | Self::ArpTha => 48,
             Self::Reg(_)
             | Self::ConjId
             | Self::CtState
             | Self::CtMark
+            | Self::TunSrc
+            | Self::TunDst
             | Self::IpSrc
             | Self::IpDst
             | Self::CtIpSrc
@@ -154,6 +162,9 @@ impl Field {
     pub const fn ofctl_name(self) -> &'static str {
         match self {
             Self::InPort => "in_port",
+            Self::TunId => "tun_id",
+            Self::TunSrc => "tun_src",
+            Self::TunDst => "tun_dst",
             Self::Metadata => "metadata",
             Self::Reg(n) => REGISTERS[(n & 15) as usize].0,
             Self::ConjId => "conj_id",
@@ -191,6 +202,9 @@ impl Field {
     pub const fn action_name(self) -> &'static str {
         match self {
             Self::InPort => "NXM_OF_IN_PORT",
+            Self::TunId => "NXM_NX_TUN_ID",
+            Self::TunSrc => "NXM_NX_TUN_IPV4_SRC",
+            Self::TunDst => "NXM_NX_TUN_IPV4_DST",
             Self::Metadata => "OXM_OF_METADATA",
             Self::Reg(n) => REGISTERS[(n & 15) as usize].1,
             Self::ConjId => "NXM_NX_CONJ_ID",
@@ -230,10 +244,16 @@ impl Field {
     pub const fn kind(self) -> ParseKind {
         match self {
             Self::EthSrc | Self::EthDst | Self::ArpSha | Self::ArpTha => ParseKind::Mac,
-            Self::IpSrc | Self::IpDst | Self::CtIpSrc | Self::CtIpDst | Self::ArpSpa | Self::ArpTpa => {
-                ParseKind::Ip
-            }
+            Self::TunSrc
+            | Self::TunDst
+            | Self::IpSrc
+            | Self::IpDst
+            | Self::CtIpSrc
+            | Self::CtIpDst
+            | Self::ArpSpa
+            | Self::ArpTpa => ParseKind::Ip,
             Self::Metadata
+            | Self::TunId
             | Self::Reg(_)
             | Self::CtMark
             | Self::VlanTci

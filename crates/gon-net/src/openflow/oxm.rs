@@ -31,6 +31,7 @@ const fn match_id(field: Field) -> (u16, u8) {
         Field::ArpTpa => (BASIC, 23),
         Field::ArpSha => (BASIC, 24),
         Field::ArpTha => (BASIC, 25),
+        Field::TunId => (BASIC, 38),
         other => action_id(other),
     }
 }
@@ -57,6 +58,9 @@ const fn action_id(field: Field) -> (u16, u8) {
         Field::ArpTpa => (NXM_0, 17),
         Field::Metadata => (BASIC, 2),
         Field::Reg(n) => (NXM_1, n & 15),
+        Field::TunId => (NXM_1, 16),
+        Field::TunSrc => (NXM_1, 31),
+        Field::TunDst => (NXM_1, 32),
         Field::ArpSha => (NXM_1, 17),
         Field::ArpTha => (NXM_1, 18),
         Field::IpFrag => (NXM_1, 26),
@@ -97,6 +101,9 @@ fn field_of(class: u16, number: u8) -> Option<Field> {
         (NXM_0, 17) | (BASIC, 23) => Field::ArpTpa,
         (NXM_1, 17) | (BASIC, 24) => Field::ArpSha,
         (NXM_1, 18) | (BASIC, 25) => Field::ArpTha,
+        (NXM_1, 16) | (BASIC, 38) => Field::TunId,
+        (NXM_1, 31) => Field::TunSrc,
+        (NXM_1, 32) => Field::TunDst,
         (BASIC, 2) => Field::Metadata,
         (NXM_1, n @ 0..=15) => Field::Reg(n),
         (NXM_1, 26) => Field::IpFrag,

@@ -3,7 +3,8 @@
 //! `locate` assumes the VPC register and, for routed packets, the next hop. Promises: the receiver's facts are in the
 //! registers and the frame carries its MAC. A neighbour within the subnet is found only if sender and receiver share the
 //! subnet *and* the frame was addressed to the receiver's MAC. What a route sends to an interface arrives only where the
-//! source/destination check is off. Nothing else is found: unknown, broadcast and other nodes' addresses are dropped.
+//! source/destination check is off. Nothing else is found: unknown and broadcast addresses are dropped. (Flows to other
+//! nodes are `tunnel.rs`'s.)
 //!
 //! `deliver` assumes an allowed packet and the port in its register.
 
@@ -37,7 +38,7 @@ pub(super) fn flows(plan: &Plan<'_>, sink: &mut Sink) {
     sink.fixed(Stage::Deliver, 100, Match::ip().slice(PHASE_IN, 1), out);
 }
 
-fn arrive(port: &Port<'_>, next: Stage, routed: bool) -> Vec<Action> {
+pub(super) fn arrive(port: &Port<'_>, next: Stage, routed: bool) -> Vec<Action> {
     let no = port.spec.port_no;
     let mut actions = vec![];
     if routed {

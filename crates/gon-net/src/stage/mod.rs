@@ -12,6 +12,7 @@ mod network_acl;
 mod policy;
 mod route;
 mod security_group;
+mod tunnel;
 
 use gon_types::{Id, Resource};
 
@@ -40,6 +41,7 @@ pub(crate) fn all(plan: &Plan<'_>) -> FlowTable {
     route::flows(plan, &mut sink);
     gateway::flows(plan, &mut sink);
     locate::flows(plan, &mut sink);
+    tunnel::flows(plan, &mut sink);
     FlowTable::from_flows(sink.0)
 }
 
