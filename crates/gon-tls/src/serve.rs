@@ -1,0 +1,254 @@
+//! The accept loop: TLS with bounds, and who speaks with every request.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::body::{Body, Incoming};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use rustls::pki_types::CertificateDer;
+use time::OffsetDateTime;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::{Service, ServiceExt as _};
+
+use crate::{CertificateFacts, Tls};
+
+/// How much peers may take up.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// A handshake must be done within this time.
+    pub handshake: Duration,
+    /// The head of a request must be there within this time; a connection that rests longer is closed.
+    pub header: Duration,
+    /// Connections of one address.
+    pub connections_per_address: usize,
+    /// Connections in all.
+    pub connections: usize,
+    /// How long requests in work may take to end when we stop.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(5),
+            header: Duration::from_secs(10),
+            connections_per_address: 100,
+            connections: 4096,
+            grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Who sent a request: an extension of every request that [`serve`] passes on.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// From where.
+    pub address: SocketAddr,
+    /// What its certificate says, if it showed one. It was believed when the connection was made, and has not expired.
+    pub certificate: Option<Arc<CertificateFacts>>,
+}
+
+#[derive(Default)]
+struct Counts(Mutex<HashMap<IpAddr, usize>>);
+
+struct Place(Arc<Counts>, IpAddr);
+
+impl Counts {
+    fn take(self: &Arc<Self>, address: IpAddr, limit: usize) -> Option<Place> {
+        // A poisoned lock only means that another task panicked between two whole writes.
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        if *count >= limit {
+            return None;
+        }
+        *count += 1;
+        Some(Place(Arc::clone(self), address))
+    }
+}
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.1);
+            }
+        }
+    }
+}
+
+/// Serves `service` over TLS until `stop`, then lets what is in work end. Every request carries a [`Peer`].
+///
+/// A connection whose client certificate expires, or is no longer of an authority that we believe, ends after the
+/// answer that it is giving.
+pub async fn serve<S, B>(
+    listener: TcpListener,
+    tls: Tls,
+    service: S,
+    limits: Limits,
+    stop: CancellationToken,
+) -> io::Result<()>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let tasks = TaskTracker::new();
+    let counts = Arc::new(Counts::default());
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Some(Duration::from_secs(30)))
+        .max_concurrent_streams(100)
+        .max_header_list_size(16 << 10);
+    let builder = Arc::new(builder);
+    loop {
+        let (stream, peer) = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors, or the peer is gone already: neither ends the server.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+        };
+        let address = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        if tasks.len() >= limits.connections {
+            continue;
+        }
+        let Some(place) = counts.take(address.ip(), limits.connections_per_address) else { continue };
+        // An answer is one write; waiting for more only delays it.
+        let _ = stream.set_nodelay(true);
+        let (tls, service) = (tls.clone(), service.clone());
+        let (builder, stop) = (Arc::clone(&builder), stop.clone());
+        tasks.spawn(async move {
+            let _place = place;
+            if let Some((stream, client)) = handshake(stream, &tls, limits.handshake, &stop).await {
+                connection(stream, client, address, &tls, service, &builder, &stop).await;
+            }
+        });
+    }
+    tasks.close();
+    let _ = tokio::time::timeout(limits.grace, tasks.wait()).await;
+    Ok(())
+}
+
+/// A client that showed a certificate.
+struct Client {
+    certificate: CertificateDer<'static>,
+    facts: Arc<CertificateFacts>,
+}
+
+async fn handshake(
+    stream: TcpStream,
+    tls: &Tls,
+    deadline: Duration,
+    stop: &CancellationToken,
+) -> Option<(TlsStream<TcpStream>, Option<Client>)> {
+    let accepted = tokio::select! {
+        accepted = tokio::time::timeout(deadline, TlsAcceptor::from(tls.current().server()).accept(stream)) => accepted,
+        () = stop.cancelled() => return None,
+    };
+    let stream = match accepted {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a handshake failed");
+            return None;
+        }
+        Err(_) => {
+            tracing::debug!("a handshake took too long");
+            return None;
+        }
+    };
+    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
+    let client = match shown {
+        None => None,
+        Some(certificate) => {
+            let facts = Arc::new(CertificateFacts::read(&certificate).ok()?);
+            Some(Client { certificate: certificate.into_owned(), facts })
+        }
+    };
+    Some((stream, client))
+}
+
+async fn connection<S, B>(
+    stream: TlsStream<TcpStream>,
+    client: Option<Client>,
+    address: SocketAddr,
+    tls: &Tls,
+    service: S,
+    builder: &Builder<TokioExecutor>,
+    stop: &CancellationToken,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let peer = Peer { address, certificate: client.as_ref().map(|client| Arc::clone(&client.facts)) };
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        service.clone().oneshot(request)
+    });
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let no_longer_believed = no_longer_believed(client, tls);
+    tokio::pin!(no_longer_believed);
+    let mut ending = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended");
+                }
+                return;
+            }
+            () = stop.cancelled(), if !ending => {}
+            () = no_longer_believed.as_mut(), if !ending => {}
+        }
+        ending = true;
+        connection.as_mut().graceful_shutdown();
+    }
+}
+
+/// Returns when the client's certificate is not good any more.
+async fn no_longer_believed(client: Option<Client>, tls: &Tls) {
+    let Some(client) = client else { return std::future::pending().await };
+    let mut current = tls.subscribe();
+    loop {
+        let left = client.facts.not_after - OffsetDateTime::now_utc();
+        // A timer cannot be set for years; once a day is often enough to set it anew.
+        let left = Duration::try_from(left).unwrap_or_default().min(Duration::from_secs(24 * 3600));
+        if left.is_zero() {
+            return;
+        }
+        tokio::select! {
+            changed = current.changed() => if changed.is_err() { return std::future::pending().await },
+            () = tokio::time::sleep(left) => {}
+        }
+        let now = Arc::clone(&current.borrow_and_update());
+        if !now.believes(&client.certificate) {
+            tracing::info!(peer = %client.facts.identity, "its certificate is no longer believed");
+            return;
+        }
+    }
+}

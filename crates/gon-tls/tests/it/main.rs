@@ -1,0 +1,2 @@
+//! Certificates and TLS over real sockets and files.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
