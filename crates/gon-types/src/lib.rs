@@ -3,6 +3,7 @@
 //! Assumes nothing. Promises that a value of one of these types is well-formed: parsing is the only way in
 //! (parse, don't validate). No IO, no policy, and no word of a table, a queue or a flow.
 
+pub mod crash;
 pub mod id;
 pub mod identity;
 pub mod name;

@@ -22,7 +22,6 @@
 mod accelerator;
 mod board;
 mod console;
-pub mod crash;
 mod files;
 mod instance;
 pub mod journal;
@@ -44,6 +43,7 @@ use axum::Router;
 use gon_driver::qemu::Capabilities;
 use gon_proto::{ComputeReport, InstanceReport, InstanceSpec, NodeCompute, ObservedInstance, paths};
 use gon_types::DocumentVersion;
+use gon_types::crash;
 use gon_types::id::{InstanceId, NodeId};
 use serde::Serialize;
 use tokio::sync::{Semaphore, mpsc, watch};

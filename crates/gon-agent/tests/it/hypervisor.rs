@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use gon_agent::hypervisor::{self, Config, NodeConfig, crash, tear_down};
+use gon_agent::hypervisor::{self, Config, NodeConfig, tear_down};
 use gon_agent::link::Link;
 use gon_driver::image::{Manifest, Recipe, build};
 use gon_driver::qemu::{ec2_uuid, find};
 use gon_driver::run::{Cmd, Pid, spawn_detached};
 use gon_proto::{DiskSpec, ImageSpec, InstanceSpec, NicSpec, ObservedInstance, PowerSpec};
+use gon_types::crash;
 use gon_types::id::{ImageId, InstanceId, NetworkInterfaceId};
 use rustix::process::Signal;
 
@@ -355,8 +356,9 @@ fn a_guest_waits_for_its_interface() {
 fn a_launch_survives_a_crash_at_every_point() {
     for half in [0, 1] {
         in_world(move |mut world| async move {
-            let points = crash::POINTS.iter().filter(|point| point.starts_with('C'));
-            for point in points.skip(half).step_by(2) {
+            let points =
+                crash::points(|step, what| step.starts_with('C') && what.starts_with("hypervisor agent"));
+            for point in points.iter().skip(half).step_by(2) {
                 let i = world.instance("halts");
                 world.instances[i].disks = vec![DiskSpec { size_gib: 1 }];
                 world.publish();
@@ -391,10 +393,12 @@ fn a_launch_survives_a_crash_at_every_point() {
 #[test]
 fn a_removal_survives_a_crash_at_every_point() {
     in_world(|mut world| async move {
-        for point in crash::POINTS.iter().filter(|point| point.starts_with('D')) {
+        for point in
+            &crash::points(|step, what| step.starts_with('D') && what.starts_with("hypervisor agent"))
+        {
             let i = world.instance("halts");
             world.instances[i].disks = vec![DiskSpec { size_gib: 1 }];
-            world.instances[i].force = *point != "D03:after";
+            world.instances[i].force = point != "D03:after";
             world.publish();
             world.start_agent(None);
             world.until(i, Running).await;
