@@ -7,6 +7,7 @@
 //! - the process runs as a user of its own, without capabilities, in namespaces of its own, under seccomp, seeing no
 //!   file of the host but the system's programs (`jail.rs`); disks, taps and its monitor are inherited descriptors, so
 //!   data directories stay closed to it;
+//! - where systemd runs the machine it is a unit of its own (`scope.rs`), not a part of its agent;
 //! - there is at most one per guest directory ([`Lock`]), and any can be found again ([`find`], [`Monitor::connect`]);
 //! - KVM is used only after it has been proved ([`prove_kvm`]).
 
@@ -16,6 +17,7 @@ mod monitor;
 mod probe;
 mod prove;
 pub mod qcow2;
+mod scope;
 mod spawn;
 
 use std::os::fd::AsRawFd;

@@ -18,6 +18,7 @@ use super::command::{Guest, Handles, command_line};
 use super::jail::Jail;
 use super::probe::Capabilities;
 use super::qcow2::{self, Qcow2Error};
+use super::scope::Scope;
 use super::{Accelerator, is_up};
 use crate::qmp;
 use crate::run::{Cmd, Pid, RunAs, RunError, spawn_detached};
@@ -214,9 +215,31 @@ pub fn start(
     let (kernel, initrd) = (&guest.boot.kernel, &guest.boot.initrd);
     let jail = Jail::new(&jail_dir, guest.run_as_uid, kernel, initrd, kvm).map_err(file_error(&jail_dir))?;
     let cmd = cmd.args(command_line(guest, capabilities, &Handles { monitor, nics, disks }));
-    // SAFETY: entering the jail makes system calls and nothing else.
-    let cmd = unsafe { cmd.confine(move || jail.enter()) };
-    Ok(spawn_detached(cmd, &log)?)
+    let scope = Scope::make(guest.uuid, &format!("guest {}", guest.name), u64::from(guest.memory_mib), &log)
+        .unwrap_or_else(|error| {
+            tracing::warn!(guest = guest.name, error = chain(&error), "the guest stays in its agent's unit");
+            None
+        });
+    let door = scope.as_ref().map(Scope::door);
+    // SAFETY: joining the scope and entering the jail make system calls and nothing else.
+    let cmd = unsafe {
+        cmd.confine(move || {
+            if let Some(door) = &door {
+                door.enter();
+            }
+            jail.enter()
+        })
+    };
+    let pid = spawn_detached(cmd, &log)?;
+    if scope.is_some_and(|scope| !scope.has(pid)) {
+        tracing::warn!(guest = guest.name, pid = pid.pid, "the guest did not join its scope");
+    }
+    Ok(pid)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |e| e.source())
+        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn open_file(path: &Path, write: bool) -> io::Result<File> {
