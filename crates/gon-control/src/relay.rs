@@ -12,6 +12,7 @@ use gon_bus::Bus;
 use gon_proto::Doorbell;
 use gon_proto::doorbell::Subject;
 use gon_store::{Store, StoreError};
+use gon_types::crash;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -77,8 +78,12 @@ pub async fn round(store: &Store, bus: &dyn Bus) -> Result<usize, RelayError> {
             }
         }
         // Published before the rows are gone: if the commit fails they are published again, which is harmless.
+        crash::point("C11:before");
         bus.publish(&doorbells).await?;
+        crash::point("C11:after");
+        crash::point("C13:before");
         gon_store::commit(tx).await?;
+        crash::point("C13:after");
         all += claimed;
         if (claimed as i64) < BATCH {
             return Ok(all);

@@ -8,8 +8,8 @@ use gon_proto::{ComputeReport, ImageKind, InstanceReport, NodeAnswer, NodeReport
 use gon_store::StoreError;
 use gon_store::nodes::{ImageFacts, NodeFacts};
 use gon_store::reports::{self, Observation, ReportedRow};
-use gon_types::InstanceState;
 use gon_types::id::NodeId;
+use gon_types::{InstanceState, crash};
 use uuid::Uuid;
 
 use super::InstanceManager;
@@ -90,6 +90,7 @@ impl InstanceManager {
         let ids: Vec<Uuid> = said.keys().copied().collect();
         let mut tx = reports::begin(&self.store).await?;
         let mut changed = 0;
+        let mut ended = false;
         if !ids.is_empty() {
             for row in reports::lock_instances(&mut tx, node.uuid(), &ids).await? {
                 let Some(report) = said.get(&row.id) else { continue };
@@ -103,10 +104,20 @@ impl InstanceManager {
                     // At most the generation that was just compared.
                     reports::observe(&mut tx, &row, row.generation, &change).await?;
                     changed += 1;
+                    ended |= change.compute_gone;
                 }
             }
         }
+        let step = |side: &str| {
+            if ended {
+                crash::point(&format!("D15:{side}"));
+            } else if changed > 0 {
+                crash::point(&format!("C30:{side}"));
+            }
+        };
+        step("before");
         gon_store::commit(tx).await?;
+        step("after");
         if changed > 0 {
             self.nudge.nudge();
         }

@@ -20,8 +20,8 @@ use gon_proto::doorbell::Subject;
 use gon_proto::{ComputeReport, NodeCompute};
 use gon_store::nodes::NodeRow;
 use gon_store::{Store, StoreError};
-use gon_types::DocumentVersion;
 use gon_types::id::NodeId;
+use gon_types::{DocumentVersion, crash};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -263,9 +263,13 @@ impl InstanceManager {
                 return Ok(());
             }
             for id in &ids {
+                crash::point("D16:before");
                 gon_store::placement::finish(&mut tx, *id).await?;
+                crash::point("D16:after");
             }
+            crash::point("D17:before");
             gon_store::commit(tx).await?;
+            crash::point("D17:after");
             self.nudge.nudge();
             tracing::info!(count = ids.len(), "instances terminated");
             if (ids.len() as i64) < BATCH {

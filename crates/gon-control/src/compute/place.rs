@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use gon_core::placement::{self, Candidate, PORT_NOS, RUN_AS_UIDS, Request, Room};
 use gon_store::placement::{CandidateRow, Placement, UnplacedRow};
 use gon_store::{Conn, StoreError};
+use gon_types::crash;
 use gon_types::id::NodeId;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -128,7 +129,9 @@ impl InstanceManager {
                 }
             }
             if placed > 0 || written > 0 {
+                crash::point("C14:before");
                 gon_store::commit(tx).await?;
+                crash::point("C14:after");
                 self.nudge.nudge();
             }
             if placed > 0 {

@@ -7,6 +7,7 @@ use gon_api::{Applied, Page};
 use gon_core::authz::Actor;
 use gon_store::journal::{Answered, Author, Entry};
 use gon_store::{Conn, StoreError, Tx, Window};
+use gon_types::crash;
 use gon_types::id::{IdRef, Resource as KindOfId};
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -123,13 +124,17 @@ impl Cx {
     /// Writes the books and commits; then the doorbells leave.
     pub async fn commit<R: Resource>(&self, mut tx: Tx, entry: Entry, response: &R) -> Result<()> {
         let answered = self.answered(response)?;
+        crash::point("C08:before");
         gon_store::journal::write(&mut tx, &self.author, &entry, answered.as_ref()).await?;
+        crash::point("C08:after");
         self.commit_written(tx).await
     }
 
     /// Commits what has its books written already.
     pub async fn commit_written(&self, tx: Tx) -> Result<()> {
+        crash::point("C09:before");
         gon_store::commit(tx).await?;
+        crash::point("C09:after");
         self.app.nudge.nudge();
         Ok(())
     }

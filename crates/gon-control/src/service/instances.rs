@@ -17,7 +17,7 @@ use gon_store::reference::Ref;
 use gon_store::subnets::SubnetRow;
 use gon_store::{Conn, StoreError, Tx, addresses, images, key_pairs, security_groups, subnets, vpcs};
 use gon_types::id::{ImageId, InstanceId, NetworkInterfaceId, SecurityGroupId, SubnetId, VpcId};
-use gon_types::{InstanceState, MacAddr};
+use gon_types::{InstanceState, MacAddr, crash};
 use ipnet::Ipv4Net;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -310,8 +310,11 @@ pub async fn launch(
     Json(body): Json<LaunchInstance>,
 ) -> Result<LaunchedInstance> {
     let until = cx.until(&wait, WAITS)?;
+    crash::point("C03:before");
     let mut tx = cx.begin().await?;
+    crash::point("C03:after");
     let plan = plan(&cx, &mut tx, &body).await?;
+    crash::point("C05:before");
     let reservation = Uuid::now_v7();
     let mut ids = Vec::new();
     for index in 0..plan.count {
@@ -322,6 +325,7 @@ pub async fn launch(
         }
         ids.push(id);
     }
+    crash::point("C05:after");
     let mut rows = instances::by_ids(&mut tx, &ids).await?;
     rows.sort_by_key(|row| row.launch_index);
     let mut all: Vec<Instance> = rows.into_iter().map(show).collect();
@@ -560,7 +564,10 @@ pub async fn terminate(cx: Cx, One(id): One<Kind>, wait: Wait, (): ()) -> Result
         Some(&row.state),
         Some("shutting-down"),
     );
-    finish(cx, tx, row, entry, released, until).await
+    crash::point("D01:before");
+    let ended = finish(cx, tx, row, entry, released, until).await;
+    crash::point("D01:after");
+    ended
 }
 
 /// What the serial console has said.
