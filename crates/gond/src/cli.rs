@@ -138,32 +138,32 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Standalone(serve) => {
             let config = serve.common.load(serve.listen)?;
-            telemetry::start(&config.log)?;
+            telemetry::start(&config, "standalone")?;
             standalone::run(config, roles::stop_signal()?).await?;
         }
         Command::ApiServer(serve) => {
             let config = serve.common.load(serve.listen)?;
-            telemetry::start(&config.log)?;
+            telemetry::start(&config, "api-server")?;
             roles::api_server(config, roles::stop_signal()?).await?;
         }
         Command::NetworkController(role) => {
             let config = role.common.load(None)?;
-            telemetry::start(&config.log)?;
+            telemetry::start(&config, "network-controller")?;
             roles::network_controller(config, roles::stop_signal()?).await?;
         }
         Command::InstanceManager(role) => {
             let config = role.common.load(None)?;
-            telemetry::start(&config.log)?;
+            telemetry::start(&config, "instance-manager")?;
             roles::instance_manager(config, roles::stop_signal()?).await?;
         }
         Command::HypervisorAgent(role) => {
             let config = role.common.load(None)?;
-            telemetry::start(&config.log)?;
+            telemetry::start(&config, "hypervisor-agent")?;
             roles::hypervisor_agent(config, roles::stop_signal()?).await?;
         }
         Command::NetworkAgent(role) => {
             let config = role.common.load(None)?;
-            telemetry::start(&config.log)?;
+            telemetry::start(&config, "network-agent")?;
             roles::network_agent(config, roles::stop_signal()?).await?;
         }
         Command::Image(ImageCommand::Build { common, images_dir, images }) => {

@@ -6,6 +6,7 @@ mod api;
 mod cli;
 mod config;
 mod control;
+mod health;
 mod layout;
 mod lock;
 mod node;
@@ -15,6 +16,8 @@ mod standalone;
 mod supervise;
 mod telemetry;
 mod terminal;
+#[cfg(test)]
+mod testing;
 
 use std::process::ExitCode;
 

@@ -48,6 +48,16 @@ pub fn name(config: &Config, layout: &Layout) -> anyhow::Result<Arc<str>> {
     }
 }
 
+/// The node's name without deciding it: for logs that begin before.
+#[must_use]
+pub fn peek(config: &Config) -> String {
+    let kept = std::fs::read(Layout::new(&config.data_dir).node_file()).ok();
+    let kept = kept.and_then(|text| serde_json::from_slice::<Kept>(&text).ok());
+    kept.map(|kept| kept.name).or_else(|| config.node.name.clone()).unwrap_or_else(|| {
+        gon_driver::host::facts().map_or_else(|_| "node".to_owned(), |facts| from_hostname(&facts.hostname))
+    })
+}
+
 /// The host's name as a node's: what is not allowed in one becomes a dash.
 fn from_hostname(hostname: &str) -> String {
     let lower = hostname.to_ascii_lowercase();
