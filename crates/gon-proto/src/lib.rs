@@ -7,12 +7,14 @@
 
 pub mod compute;
 pub mod doorbell;
+pub mod join;
 pub mod network;
 pub mod paths;
 pub mod report;
 
 pub use compute::{DiskSpec, ImageSpec, InstanceSpec, NicSpec, NodeCompute, PowerSpec};
 pub use doorbell::Doorbell;
+pub use join::{AuthoritiesAnswer, JoinAnswer, JoinRequest, RenewAnswer, RenewRequest, SiteAnswer};
 pub use network::{
     AddressSpec, DhcpSpec, Direction, GatewayTarget, GroupSpec, MetadataSpec, NodeNetwork, Peer, PeerSpec,
     PortSpec, RouteSpec, RouteTarget, RuleSpec, SubnetSpec, VpcSpec,

@@ -12,3 +12,9 @@ pub const COMPUTE_DOCUMENT: &str = "/node/v1/compute";
 pub const COMPUTE_REPORT: &str = "/node/v1/compute/report";
 /// POST: a [`crate::NodeReport`]: who I am and what I can do. Answers a [`crate::NodeAnswer`].
 pub const NODE_REPORT: &str = "/node/v1/node";
+/// POST, without a client certificate: a [`crate::JoinRequest`]; answers a [`crate::JoinAnswer`].
+pub const JOIN: &str = "/v1/join";
+/// POST: a [`crate::RenewRequest`]; answers a [`crate::RenewAnswer`].
+pub const CERTIFICATES: &str = "/v1/certificates";
+/// GET: whom to believe, a [`crate::AuthoritiesAnswer`].
+pub const AUTHORITIES: &str = "/v1/authorities";
