@@ -7,12 +7,14 @@
 pub mod accounts;
 pub mod addresses;
 pub mod admin;
+pub mod certificates;
 pub mod compute_document;
 pub mod events;
 pub mod idempotency;
 pub mod images;
 pub mod instances;
 pub mod internet_gateways;
+pub mod join_tokens;
 pub mod journal;
 pub mod key_pairs;
 pub mod leader;
@@ -20,6 +22,7 @@ pub mod network_document;
 pub mod network_interfaces;
 pub mod node_views;
 pub mod nodes;
+pub mod operations;
 pub mod placement;
 pub mod prune;
 pub mod reference;
@@ -76,6 +79,16 @@ pub enum StoreError {
     /// Anything else: ours to mend.
     #[error("database error")]
     Db(#[source] sqlx::Error),
+    /// Somebody else leads this role by now: nothing was done.
+    #[error("epoch {epoch} no longer leads {role}: {by} does")]
+    Deposed {
+        /// The role.
+        role: &'static str,
+        /// Under which epoch the caller led; 0 if it did not.
+        epoch: u64,
+        /// The epoch that leads.
+        by: u64,
+    },
     /// Not a name for a database.
     #[error("'{0}' is not a name for a database")]
     Name(String),
@@ -91,14 +104,20 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::Io(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
             | sqlx::Error::Tls(_) => Self::Unavailable(error),
             sqlx::Error::Database(db) => {
                 let code = db.code().unwrap_or_default().into_owned();
                 match (db.constraint(), code.as_str()) {
                     (Some(name), _) => Self::Constraint { name: name.to_owned(), source: error },
-                    (None, "40001" | "40P01" | "55P03") => Self::Conflict(error),
-                    // Shutting down, starting up, too many connections, a statement that ran out of time.
-                    (None, "57P01" | "57P02" | "57P03" | "53300" | "57014") => Self::Unavailable(error),
+                    (None, "40001" | "40P01") => Self::Conflict(error),
+                    // Shutting down, starting up, too many connections, a statement that ran out of time, or waited too
+                    // long for a lock.
+                    (None, "57P01" | "57P02" | "57P03" | "53300" | "57014" | "55P03" | "25P03") => {
+                        Self::Unavailable(error)
+                    }
+                    // Connection exceptions (class 08).
+                    (None, code) if code.starts_with("08") => Self::Unavailable(error),
                     _ => Self::Db(error),
                 }
             }
@@ -128,8 +147,13 @@ impl Store {
         let options: PgConnectOptions = url.parse().map_err(StoreError::from)?;
         let options = options
             .application_name("gond")
-            // A statement that runs for 5 s is a defect or an attack (rule R21).
-            .options([("statement_timeout", "5000"), ("idle_in_transaction_session_timeout", "10000")]);
+            .options([
+                // A statement that runs for 5 s is a defect or an attack (rule R21).
+                ("statement_timeout", "5000"),
+                // Who waits longer than this for a row or a table is told to try again.
+                ("lock_timeout", "1500"),
+                ("idle_in_transaction_session_timeout", "10000"),
+            ]);
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .min_connections(1)
@@ -151,7 +175,12 @@ impl Store {
 
     /// Brings the schema to this binary's version. Forward only; safe to run from several processes at once.
     pub async fn migrate(&self) -> Result<()> {
-        sqlx::migrate!("./migrations").run(&self.pool).await.map_err(StoreError::Migrate)
+        // A connection of its own, which is not given back: it waits for others that migrate, and has all the time.
+        let mut conn = self.pool.acquire().await?.detach();
+        sqlx::raw_sql("set statement_timeout = 0; set lock_timeout = '60s'").execute(&mut conn).await?;
+        let migrated = sqlx::migrate!("./migrations").run(&mut conn).await.map_err(StoreError::Migrate);
+        let _ = sqlx::Connection::close(conn).await;
+        migrated
     }
 
     /// Begins a transaction.
@@ -194,12 +223,21 @@ pub fn invalid(what: String) -> sqlx::Error {
     sqlx::Error::Decode(what.into())
 }
 
-/// Commits. An error after COMMIT was sent is [`StoreError::OutcomeUnknown`] unless PostgreSQL itself refused.
+/// How long the answer to COMMIT is waited for. Less than the statement time-out: at that, PostgreSQL gives up waiting for
+/// a synchronous standby and says "committed" of what only it has.
+pub const COMMIT_DEADLINE: Duration = Duration::from_secs(4);
+
+/// Commits. An error after COMMIT was sent, or no answer within [`COMMIT_DEADLINE`], is [`StoreError::OutcomeUnknown`]
+/// unless PostgreSQL itself refused.
 pub async fn commit(tx: Tx) -> Result<()> {
-    tx.commit().await.map_err(|error| match StoreError::from(error) {
-        StoreError::Unavailable(source) => StoreError::OutcomeUnknown(source),
-        other => other,
-    })
+    match tokio::time::timeout(COMMIT_DEADLINE, tx.commit()).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(match StoreError::from(error) {
+            StoreError::Unavailable(source) => StoreError::OutcomeUnknown(source),
+            other => other,
+        }),
+        Err(_) => Err(StoreError::OutcomeUnknown(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))),
+    }
 }
 
 /// What it means that a statement which is its own transaction failed: when the connection broke under it, nobody knows.

@@ -1,10 +1,13 @@
 //! Removes what has had its time: tombstones, used keys and tokens, old events. Everything here is either no longer
 //! shown or expired, and a row that something still refers to stays.
 
-use crate::{Result, Store};
+use crate::leader::Fence;
+use crate::{Result, Store, commit};
 
 /// Each: what it is, and the statement that removes at most a thousand of it.
-const TARGETS: [(&str, &str); 12] = [
+const TARGETS: [(&str, &str); 14] = [
+    ("join tokens", "delete from join_tokens where expires_at < now() - interval '30 days'"),
+    ("certificates", "delete from certificates where not_after < now() - interval '30 days'"),
     (
         "idempotency keys",
         "delete from idempotency_keys where ctid = any (array(
@@ -19,6 +22,11 @@ const TARGETS: [(&str, &str); 12] = [
         "events",
         "delete from events where seq = any (array(
         select seq from events where at < now() - interval '30 days' order by seq limit 1000))",
+    ),
+    (
+        "operations",
+        "delete from operations where id = any (array(
+        select id from operations where finished_at < now() - interval '7 days' limit 1000))",
     ),
     // EC2 describes a terminated instance for about an hour. The address' and MAC's rest of a minute is over by then.
     (
@@ -71,13 +79,19 @@ const TARGETS: [(&str, &str); 12] = [
     ),
 ];
 
-/// One round. Returns what was removed, by name; a target that fails is returned as its error and does not hold up the
-/// others.
-pub async fn round(store: &Store) -> Vec<(&'static str, Result<u64>)> {
+/// One round, by the leader of `fence`. Returns what was removed, by name; a target that fails is returned as its error
+/// and does not hold up the others.
+pub async fn round(store: &Store, fence: &Fence) -> Vec<(&'static str, Result<u64>)> {
     let mut done = Vec::with_capacity(TARGETS.len());
     for (name, statement) in TARGETS {
-        let result = sqlx::query(statement).execute(store.pool()).await;
-        done.push((name, result.map(|r| r.rows_affected()).map_err(Into::into)));
+        done.push((name, remove(store, fence, statement).await));
     }
     done
+}
+
+async fn remove(store: &Store, fence: &Fence, statement: &'static str) -> Result<u64> {
+    let mut tx = fence.begin(store).await?;
+    let removed = sqlx::query(statement).execute(&mut *tx).await?.rows_affected();
+    commit(tx).await?;
+    Ok(removed)
 }

@@ -1,6 +1,7 @@
 //! The store against a real PostgreSQL.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod certificates;
 mod constraints;
 mod events;
 mod sessions;
