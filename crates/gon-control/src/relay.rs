@@ -101,6 +101,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let mut failing = false;
     loop {
+        metrics.relay_rounds.inc();
         match round(&store, &*bus).await {
             Ok(published) => {
                 metrics.doorbells.inc_by(published as u64);

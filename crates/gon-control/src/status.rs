@@ -1,6 +1,7 @@
 //! Health, readiness and metrics of the two controllers and the relay. State never changes through this.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
@@ -18,6 +19,10 @@ use prometheus_client::registry::Registry;
 pub struct Metrics {
     /// Outbox rows published.
     pub doorbells: Counter,
+    /// Rounds of the relay.
+    pub relay_rounds: Counter,
+    /// Outbox rows that wait.
+    pub outbox: Gauge<i64, AtomicI64>,
     /// Network documents published.
     pub network_documents: Counter,
     /// Compute documents published.
@@ -42,6 +47,8 @@ impl Default for Metrics {
     fn default() -> Self {
         Self {
             doorbells: Counter::default(),
+            relay_rounds: Counter::default(),
+            outbox: Gauge::default(),
             network_documents: Counter::default(),
             compute_documents: Counter::default(),
             network_resolve: Histogram::new([
@@ -62,6 +69,8 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         let r = registry;
         r.register("gon_doorbells", "Outbox rows published", self.doorbells.clone());
+        r.register("gon_relay_rounds", "Rounds of the relay", self.relay_rounds.clone());
+        r.register("gon_outbox_waiting", "Outbox rows that wait to be published", self.outbox.clone());
         r.register("gon_network_documents", "Network documents published", self.network_documents.clone());
         r.register("gon_compute_documents", "Compute documents published", self.compute_documents.clone());
         r.register(
@@ -86,21 +95,62 @@ impl Metrics {
     }
 }
 
-/// Whether a role is ready to do its work: set by the role, read by whoever asks.
+/// How a controller is: set by its loop, read by whoever asks.
 #[derive(Debug, Clone, Default)]
-pub struct Ready(Arc<AtomicBool>);
+pub struct Ready(Arc<Condition>);
+
+#[derive(Debug, Default)]
+struct Condition {
+    looked: AtomicBool,
+    /// The epoch under which it leads; 0 while it does not.
+    epoch: AtomicU64,
+    rounds: AtomicU64,
+}
 
 impl Ready {
-    /// From now on it is, or is not.
+    /// From now on it has looked at everything as the leader, or has not.
     pub fn set(&self, ready: bool) {
-        self.0.store(ready, Ordering::Release);
+        self.0.looked.store(ready, Ordering::Release);
     }
-    /// Whether it is.
+    /// Whether it leads and has looked at everything.
     #[must_use]
     pub fn get(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.looked.load(Ordering::Acquire)
+    }
+    /// From now on it leads under this epoch, or stands by.
+    pub fn lead(&self, epoch: Option<u64>) {
+        self.0.epoch.store(epoch.unwrap_or(0), Ordering::Release);
+        self.turn();
+    }
+    /// The epoch under which it leads.
+    #[must_use]
+    pub fn leads(&self) -> Option<u64> {
+        Some(self.0.epoch.load(Ordering::Acquire)).filter(|epoch| *epoch > 0)
+    }
+    /// Its loop went round.
+    pub fn turn(&self) {
+        self.0.rounds.fetch_add(1, Ordering::Relaxed);
+    }
+    /// How often its loop went round, idle or not: one that stands still is not alive.
+    #[must_use]
+    pub fn rounds(&self) -> u64 {
+        self.0.rounds.load(Ordering::Relaxed)
     }
 }
+
+/// Waits for `long`, as a loop that lives: it goes round all the while.
+pub(crate) async fn turning<T>(ready: &Ready, long: impl Future<Output = T>) -> T {
+    tokio::pin!(long);
+    loop {
+        ready.turn();
+        if let Ok(done) = tokio::time::timeout(TURN, long.as_mut()).await {
+            return done;
+        }
+    }
+}
+
+/// How often a loop that waits says that it lives.
+const TURN: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// `/healthz`, `/readyz` and `/metrics` of a controller's own port.
 pub fn router(ready: Ready, registry: Arc<Mutex<Registry>>) -> Router {

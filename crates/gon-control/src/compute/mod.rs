@@ -30,7 +30,7 @@ use uuid::Uuid;
 use crate::documents::{Directory, Documents, NodeError, NodeIdentity, lock};
 use crate::reconcile::{Bell, Wake};
 use crate::relay::Nudge;
-use crate::status::{Metrics, Ready};
+use crate::status::{Metrics, Ready, turning};
 
 /// Name of the role where leaders are elected and epochs counted.
 pub const ROLE: &str = "instance-manager";
@@ -145,7 +145,7 @@ impl InstanceManager {
         loop {
             let leadership = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                won = liveness.campaign(ROLE, holder) => won.context("campaigning")?,
+                won = turning(&self.ready, liveness.campaign(ROLE, holder)) => won.context("campaigning")?,
             };
             let led = tokio::select! {
                 led = self.lead(&alive, holder, stop.clone()) => led,
@@ -155,6 +155,7 @@ impl InstanceManager {
                 }
             };
             self.ready.set(false);
+            self.ready.lead(None);
             led?;
             if stop.is_cancelled() {
                 return Ok(());
@@ -171,11 +172,13 @@ impl InstanceManager {
         let epoch = gon_store::leader::take_over(&self.store, ROLE, holder).await.context("taking over")?;
         lock(&self.reports).clear();
         self.epoch.store(epoch, Ordering::Release);
+        self.ready.lead(Some(epoch));
         tracing::info!(role = ROLE, epoch, "leading");
         let mut bell = Bell::listen(&*self.bus, &[Subject::Instance, Subject::Node], stop).await?;
         let mut pruned: Option<Instant> = None;
         loop {
             let wake = bell.wait().await;
+            self.ready.turn();
             let rung = match &wake {
                 Wake::Stop => return Ok(()),
                 Wake::Sweep => None,

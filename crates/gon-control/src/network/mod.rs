@@ -27,7 +27,7 @@ use uuid::Uuid;
 use crate::documents::{Directory, Documents, NodeError, NodeIdentity, lock};
 use crate::reconcile::{Bell, Wake};
 use crate::relay::Nudge;
-use crate::status::{Metrics, Ready};
+use crate::status::{Metrics, Ready, turning};
 use memory::NodeMemory;
 
 /// Name of the role where leaders are elected and epochs counted.
@@ -125,7 +125,7 @@ impl NetworkController {
         loop {
             let leadership = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                won = liveness.campaign(ROLE, holder) => won.context("campaigning")?,
+                won = turning(&self.ready, liveness.campaign(ROLE, holder)) => won.context("campaigning")?,
             };
             let led = tokio::select! {
                 led = self.lead(holder, stop.clone()) => led,
@@ -135,6 +135,7 @@ impl NetworkController {
                 }
             };
             self.ready.set(false);
+            self.ready.lead(None);
             led?;
             if stop.is_cancelled() {
                 return Ok(());
@@ -146,10 +147,12 @@ impl NetworkController {
         let epoch = gon_store::leader::take_over(&self.store, ROLE, holder).await.context("taking over")?;
         lock(&self.memory).clear();
         self.epoch.store(epoch, Ordering::Release);
+        self.ready.lead(Some(epoch));
         tracing::info!(role = ROLE, epoch, "leading");
         let mut bell = Bell::listen(&*self.bus.0, &[Subject::Vpc, Subject::Node], stop).await?;
         loop {
             let wake = bell.wait().await;
+            self.ready.turn();
             let result = match &wake {
                 Wake::Stop => return Ok(()),
                 Wake::Sweep => self.sweep().await,
