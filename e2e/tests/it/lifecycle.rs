@@ -110,6 +110,9 @@ pub fn ended(world: &World, instance: &Instance, tap: &str) -> anyhow::Result<()
         if world.devices()?.iter().any(|d| d == tap) {
             traces.push(format!("device {tap}"));
         }
+        if world.ovs(&["ovs-vsctl", "list-ports", "br-int"])?.lines().any(|port| port == tap) {
+            traces.push(format!("port {tap} of the switch"));
+        }
         let needle = format!("nw_dst={}", instance.private_ip);
         traces
             .extend(world.flows()?.into_iter().filter(|f| f.contains(&needle)).map(|f| format!("flow {f}")));
