@@ -10,9 +10,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use futures_util::TryStreamExt as _;
 use gon_types::MacAddr;
 use ipnet::Ipv4Net;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::neighbour::NeighbourState;
-use rtnetlink::packet_route::route::RouteScope;
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
 /// The link group of devices that guests are behind (`go` in ASCII): how the packet filter and a later process know
@@ -195,6 +198,71 @@ impl Netlink {
             .map_err(|error| refused(format!("routing {destination} to {name}"), error))
     }
 
+    /// The IPv4 addresses of a link, with their prefixes.
+    pub async fn addresses(&self, name: &str) -> Result<Vec<Ipv4Net>, NetlinkError> {
+        let index = self.index(name).await?;
+        let all = self.every_address().await?;
+        Ok(all.iter().filter(|m| m.header.index == index).filter_map(address_of).collect())
+    }
+
+    /// The link that has an address.
+    pub async fn holder(&self, address: Ipv4Addr) -> Result<Option<Link>, NetlinkError> {
+        let all = self.every_address().await?;
+        let Some(found) = all.iter().find(|m| address_of(m).is_some_and(|net| net.addr() == address)) else {
+            return Ok(None);
+        };
+        Ok(self.links().await?.into_iter().find(|link| link.index == found.header.index))
+    }
+
+    async fn every_address(&self) -> Result<Vec<AddressMessage>, NetlinkError> {
+        let listed = self.handle.address().get().execute().try_collect().await;
+        listed.map_err(|error| refused("listing addresses".to_owned(), error))
+    }
+
+    /// Takes an address off a link; it is no error if it is not there.
+    pub async fn remove_address(&self, name: &str, address: Ipv4Net) -> Result<(), NetlinkError> {
+        let index = self.index(name).await?;
+        let all = self.every_address().await?;
+        for message in all {
+            if message.header.index == index && address_of(&message) == Some(address) {
+                let removed = self.handle.address().del(message).execute().await;
+                removed.map_err(|error| refused(format!("taking {address} off {name}"), error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The unicast routes of the main table through a gateway on a link: destination and gateway.
+    pub async fn gateway_routes(&self, name: &str) -> Result<Vec<(Ipv4Net, Ipv4Addr)>, NetlinkError> {
+        let index = self.index(name).await?;
+        let query = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let all: Vec<RouteMessage> = self
+            .handle
+            .route()
+            .get(query)
+            .execute()
+            .try_collect()
+            .await
+            .map_err(|error| refused("listing routes".to_owned(), error))?;
+        Ok(all.iter().filter_map(|message| gateway_route(message, index)).collect())
+    }
+
+    /// Routes a block through a gateway on a link.
+    pub async fn ensure_gateway_route(
+        &self,
+        name: &str,
+        destination: Ipv4Net,
+        gateway: Ipv4Addr,
+    ) -> Result<(), NetlinkError> {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(destination.network(), destination.prefix_len())
+            .output_interface(self.index(name).await?)
+            .gateway(gateway)
+            .build();
+        let made = self.handle.route().add(route).replace().execute().await;
+        made.map_err(|error| refused(format!("routing {destination} to {gateway}"), error))
+    }
+
     /// States for good which Ethernet address a neighbour has.
     pub async fn ensure_neighbour(
         &self,
@@ -243,6 +311,37 @@ impl Netlink {
 
 fn refused(what: String, source: rtnetlink::Error) -> NetlinkError {
     NetlinkError::Refused { what, source: Box::new(source) }
+}
+
+fn address_of(message: &AddressMessage) -> Option<Ipv4Net> {
+    // On a point-to-point link `Address` is the other end.
+    let local = message.attributes.iter().find_map(|a| match a {
+        AddressAttribute::Local(IpAddr::V4(local)) => Some(*local),
+        _ => None,
+    });
+    let plain = message.attributes.iter().find_map(|a| match a {
+        AddressAttribute::Address(IpAddr::V4(address)) => Some(*address),
+        _ => None,
+    });
+    Ipv4Net::new(local.or(plain)?, message.header.prefix_len).ok()
+}
+
+fn gateway_route(message: &RouteMessage, index: u32) -> Option<(Ipv4Net, Ipv4Addr)> {
+    let header = &message.header;
+    let ours = header.table == RouteHeader::RT_TABLE_MAIN
+        && header.kind == RouteType::Unicast
+        && header.protocol != RouteProtocol::Kernel;
+    let (mut gateway, mut destination, mut out) = (None, Ipv4Addr::UNSPECIFIED, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(*address),
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = *address,
+            RouteAttribute::Oif(oif) => out = Some(*oif),
+            _ => {}
+        }
+    }
+    let net = Ipv4Net::new(destination, header.destination_prefix_length).ok()?;
+    (ours && out == Some(index)).then_some((net, gateway?))
 }
 
 fn link_of(message: &LinkMessage) -> Link {

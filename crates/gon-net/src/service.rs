@@ -38,6 +38,8 @@ pub const TUNNEL_DEVICE: &str = "gon-tun";
 pub const TUNNEL_PORT: u32 = 3;
 /// Geneve's port (RFC 8926), the same on every node.
 pub const TUNNEL_UDP: u16 = 6081;
+/// Bridge of the userspace datapath that has the node's address on the underlay; the kernel datapath needs none.
+pub const UNDERLAY_BRIDGE: &str = "gon-under";
 /// What a tunnel takes from the MTU of the underlay: outer IPv4 (20), UDP (8), Geneve without options (8), inner Ethernet
 /// (14).
 pub const TUNNEL_OVERHEAD: u16 = 50;

@@ -4,6 +4,7 @@
 //! transaction, and that it returns when ovs-vswitchd has done what the transaction says.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use gon_types::MacAddr;
@@ -25,6 +26,33 @@ pub enum PortKind {
     Internal,
     /// A device that is there (a tap, a veth).
     System,
+    /// The end of all Geneve tunnels: key and far end are the flows' business.
+    Tunnel {
+        /// This node's address on the underlay: packets to others are not taken.
+        local: Ipv4Addr,
+        /// UDP port.
+        udp: u16,
+    },
+}
+
+impl PortKind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Internal => "internal",
+            Self::System => "",
+            Self::Tunnel { .. } => "geneve",
+        }
+    }
+    /// Options of the interface. The outer "don't fragment" bit stays set, as is the default: a packet too large for the
+    /// underlay is dropped there and never arrives in pieces, which receivers would have to put together.
+    fn options(self) -> BTreeMap<String, String> {
+        let Self::Tunnel { local, udp } = self else { return BTreeMap::new() };
+        [("remote_ip", "flow".to_owned()), ("key", "flow".to_owned())]
+            .into_iter()
+            .chain([("local_ip", local.to_string()), ("dst_port", udp.to_string())])
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect()
+    }
 }
 
 /// A port as it should be.
@@ -53,6 +81,8 @@ pub struct PortStatus {
     pub error: Option<String>,
     /// Its device's Ethernet address.
     pub mac: Option<MacAddr>,
+    /// Its options; only tunnels of ours have any.
+    pub options: BTreeMap<String, String>,
 }
 
 /// A connection to the database.
@@ -207,18 +237,64 @@ impl Ovsdb {
             None => {
                 let mut row = row;
                 row["ports"] = json!(["named-uuid", "port"]);
-                let operations = vec![
-                    json!({"op": "insert", "table": "Interface", "uuid-name": "interface",
-                        "row": {"name": name, "type": "internal"}}),
-                    json!({"op": "insert", "table": "Port", "uuid-name": "port",
-                        "row": {"name": name, "interfaces": ["named-uuid", "interface"]}}),
-                    json!({"op": "insert", "table": "Bridge", "uuid-name": "bridge", "row": row}),
-                    json!({"op": "mutate", "table": DATABASE, "where": [["_uuid", "==", ["uuid", root]]],
-                        "mutations": [["bridges", "insert", ["set", [["named-uuid", "bridge"]]]]]}),
-                ];
-                self.change(&root, operations).await
+                self.insert_bridge(&root, name, row).await
             }
         }
+    }
+
+    /// Makes a bridge be there that joins a device of the host with the host itself, as a plain switch does; `mac` is the
+    /// host's address there. For the userspace datapath, whose tunnels begin and end on a bridge of its own.
+    pub async fn ensure_uplink(&self, name: &str, device: &str, mac: MacAddr) -> Result<(), OvsError> {
+        let (root, _) = self.root().await?;
+        let row = json!({
+            "name": name,
+            "datapath_type": Datapath::Netdev.as_str(),
+            "fail_mode": "standalone",
+            "other_config": map(&BTreeMap::from([
+                ("disable-in-band".to_owned(), "true".to_owned()),
+                ("hwaddr".to_owned(), mac.to_string()),
+            ])),
+        });
+        let columns = ["datapath_type", "fail_mode", "other_config"];
+        let found = self.select("Bridge", json!([["name", "==", name]]), &columns).await?;
+        match found.first() {
+            Some(is) if columns.iter().all(|c| same(&is[c], &row[c])) => {}
+            Some(_) => {
+                let update =
+                    json!({"op": "update", "table": "Bridge", "where": [["name", "==", name]], "row": row});
+                self.change(&root, vec![update]).await?;
+            }
+            None => {
+                let mut row = row;
+                row["ports"] = json!(["named-uuid", "port"]);
+                self.insert_bridge(&root, name, row).await?;
+            }
+        }
+        let ports = self.ports(name).await?;
+        let others: Vec<&str> = ports.iter().map(|p| p.name.as_str()).filter(|n| *n != device).collect();
+        if !others.is_empty() {
+            self.delete_ports(name, &others).await?;
+        }
+        let uplink =
+            PortSpec { name: device.to_owned(), ofport: 1, kind: PortKind::System, mtu: None, mac: None };
+        let status = self.ensure_ports(name, &[uplink]).await?;
+        match status.into_iter().find_map(|s| s.error) {
+            Some(error) => Err(OvsError::Database(format!("{device}: {error}"))),
+            None => Ok(()),
+        }
+    }
+
+    async fn insert_bridge(&self, root: &str, name: &str, row: Value) -> Result<(), OvsError> {
+        let operations = vec![
+            json!({"op": "insert", "table": "Interface", "uuid-name": "interface",
+                "row": {"name": name, "type": "internal"}}),
+            json!({"op": "insert", "table": "Port", "uuid-name": "port",
+                "row": {"name": name, "interfaces": ["named-uuid", "interface"]}}),
+            json!({"op": "insert", "table": "Bridge", "uuid-name": "bridge", "row": row}),
+            json!({"op": "mutate", "table": DATABASE, "where": [["_uuid", "==", ["uuid", root]]],
+                "mutations": [["bridges", "insert", ["set", [["named-uuid", "bridge"]]]]]}),
+        ];
+        self.change(root, operations).await
     }
 
     /// Removes the bridge with its ports; it is no error if there is none.
@@ -238,7 +314,10 @@ impl Ovsdb {
         let (root, _) = self.root().await?;
         let here: BTreeMap<String, PortStatus> =
             self.ports(bridge).await?.into_iter().map(|p| (p.name.clone(), p)).collect();
-        let right = |want: &PortSpec| here.get(&want.name).is_some_and(|is| is.ofport == Some(want.ofport));
+        let right = |want: &PortSpec| {
+            let is = here.get(&want.name);
+            is.is_some_and(|is| is.ofport == Some(want.ofport) && is.options == want.kind.options())
+        };
         let wrong: Vec<&str> = wanted
             .iter()
             .filter(|w| here.contains_key(&w.name) && !right(w))
@@ -254,8 +333,9 @@ impl Ovsdb {
             for (n, want) in missing.iter().enumerate() {
                 let mut row = json!({
                     "name": want.name,
-                    "type": match want.kind { PortKind::Internal => "internal", PortKind::System => "" },
+                    "type": want.kind.name(),
                     "ofport_request": want.ofport,
+                    "options": map(&want.kind.options()),
                 });
                 if let Some(mtu) = want.mtu {
                     row["mtu_request"] = json!(mtu);
@@ -287,6 +367,7 @@ impl Ovsdb {
                     ofport: None,
                     error: Some("it is not on the bridge".to_owned()),
                     mac: None,
+                    options: BTreeMap::new(),
                 });
                 if is.error.is_none() && is.ofport != Some(want.ofport) {
                     is.error = Some(match is.ofport {
@@ -323,7 +404,7 @@ impl Ovsdb {
             json!({"op": "select", "table": "Port", "where": [["name", "!=", bridge]],
                 "columns": ["_uuid", "interfaces"]}),
             json!({"op": "select", "table": "Interface", "where": [],
-                "columns": ["_uuid", "name", "ofport", "error", "mac_in_use"]}),
+                "columns": ["_uuid", "name", "ofport", "error", "mac_in_use", "options"]}),
         ];
         let results = self.transact(operations).await?;
         let rows =
@@ -350,6 +431,7 @@ impl Ovsdb {
                     .first()
                     .and_then(|m| m.as_str())
                     .and_then(|m| m.parse().ok()),
+                options: map_of(&row["options"]),
             })
             .collect())
     }

@@ -206,6 +206,15 @@ fn zoo() -> Vec<Flow> {
         flow(Match::any().in_port(17), vec![Action::Output(3), Action::InPort]),
         flow(Match::any().masked(Field::VlanTci, 0x1000, 0x1000), vec![]),
         flow(
+            Match::any().with(Field::TunId, 0xab_cdef).addr(Field::TunSrc, addr).addr(Field::TunDst, addr),
+            vec![
+                Action::Set(Field::TunId, 0xff_ffff),
+                Action::Set(Field::TunDst, u32::from(addr).into()),
+                Action::Load(Slice::new(Field::EthSrc, 41, 1), 0),
+                Action::Output(3),
+            ],
+        ),
+        flow(
             Match::any().with(Field::Metadata, 0x1234_5678_9abc_def0).with(reg(0), 7),
             vec![Action::load(Field::Metadata, 5)],
         ),
@@ -297,6 +306,8 @@ fn text_and_bytes_mean_the_same_to_open_vswitch() {
         assert_eq!(compiled.degraded, []);
         tables.push(compiled.flows);
     }
+    let spread = topology::two_vpcs().on_node(2, &[(16, 1), (17, 2), (18, 2), (19, 1), (20, 2)]);
+    tables.push(compile(&spread.doc, &topology::facts_of(2)).flows);
     dummy.bridge("a");
     dummy.bridge("b");
     let mut session = dummy.connect("b");

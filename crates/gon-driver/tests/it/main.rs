@@ -8,6 +8,7 @@ mod netlink;
 mod ovs;
 mod packets;
 mod packets_lab;
+mod packets_overlay;
 mod postgres;
 mod qemu;
 mod run;

@@ -17,7 +17,7 @@ use gon_types::MacAddr;
 use nix::libc;
 
 use crate::flows::Session;
-use crate::topology::{EXT_MAC, META_MAC, Topology, facts, mac};
+use crate::topology::{EXT_MAC, META_MAC, Topology, facts, facts_of, mac, underlay};
 
 /// How long something that must not arrive is waited for.
 pub const SILENCE: Duration = Duration::from_millis(250);
@@ -33,12 +33,62 @@ pub struct Lab {
     session: Option<Session>,
     bundles: u32,
     installed: Compiled,
+    facts: NodeFacts,
+    /// Of guests.
+    mtu: u16,
 }
+
+/// A wire between nodes: a namespace with a bridge.
+pub struct Fabric {
+    name: String,
+    namespaces: Vec<String>,
+}
+
+impl Fabric {
+    pub fn new() -> Self {
+        let name = format!("gonf{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        run("ip", &["netns", "add", &name]);
+        run("ip", &["-n", &name, "link", "add", "fab0", "type", "bridge"]);
+        run("ip", &["-n", &name, "link", "set", "fab0", "up"]);
+        Self { namespaces: vec![name.clone()], name }
+    }
+    /// Gives a namespace an `eth0` on the wire.
+    pub fn join(&self, port: &str, ns: &str) {
+        cable(&self.name, port, ns);
+        run("ip", &["-n", &self.name, "link", "set", port, "master", "fab0"]);
+        run("ip", &["-n", &self.name, "link", "set", port, "up"]);
+        run("ip", &["-n", ns, "link", "set", "eth0", "up"]);
+    }
+    /// A stranger on the wire, with an address there.
+    pub fn neighbour(&mut self, role: &str, address: &str) -> String {
+        let name = format!("{}-{role}", self.name);
+        run("ip", &["netns", "add", &name]);
+        self.namespaces.push(name.clone());
+        self.join(role, &name);
+        add_address(&name, "eth0", address);
+        name
+    }
+}
+impl Drop for Fabric {
+    fn drop(&mut self) {
+        for name in &self.namespaces {
+            let _ = Command::new("ip").args(["netns", "del", name]).status();
+        }
+    }
+}
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
 
 impl Lab {
     /// The host with its switch, no guests yet, and the flows of the topology; a guest for each of its ports.
     pub fn new(topology: &Topology) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
+        Self::with(topology, facts(), None)
+    }
+    /// Node `n` of several on a wire: its share of a topology, see [`Topology::on_node`].
+    pub fn node(topology: &Topology, n: u32, fabric: &Fabric) -> Self {
+        Self::with(topology, facts_of(n), Some((n, fabric)))
+    }
+    fn with(topology: &Topology, facts: NodeFacts, wire: Option<(u32, &Fabric)>) -> Self {
         let name = format!("gonp{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = tempfile::Builder::new().prefix("gon-packets-").tempdir_in("/tmp").unwrap();
         let mut lab = Self {
@@ -49,9 +99,14 @@ impl Lab {
             session: None,
             bundles: 0,
             installed: Compiled::default(),
+            facts,
+            mtu: if wire.is_some() { 1500 - service::TUNNEL_OVERHEAD } else { 1500 },
         };
         lab.add_namespace("host");
         lab.start_switch();
+        if let Some((n, fabric)) = wire {
+            lab.join(n, fabric);
+        }
         for port in &topology.doc.ports {
             lab.plug(port.port_no, port.private_ip);
         }
@@ -172,6 +227,25 @@ impl Lab {
         }
     }
 
+    /// The underlay: in userspace the node's address on it is on a bridge of the switch.
+    fn join(&self, n: u32, fabric: &Fabric) {
+        let (host, address) = (self.host(), underlay(n));
+        fabric.join(&format!("n{n}"), &host);
+        let (bridge, device) = (service::UNDERLAY_BRIDGE, service::TUNNEL_DEVICE);
+        let bridge_words = format!(
+            "add-br {bridge} -- set bridge {bridge} datapath_type=netdev fail_mode=standalone -- add-port {bridge} eth0"
+        );
+        self.vsctl(&bridge_words.split(' ').collect::<Vec<_>>());
+        add_address(&host, bridge, &format!("{address}/24"));
+        run("ip", &["-n", &host, "link", "set", bridge, "up"]);
+        let (number, udp) = (service::TUNNEL_PORT, service::TUNNEL_UDP);
+        let tunnel = format!(
+            "add-port br-int {device} -- set interface {device} type=geneve ofport_request={number} \
+             options:remote_ip=flow options:key=flow options:local_ip={address} options:dst_port={udp}"
+        );
+        self.vsctl(&tunnel.split_whitespace().collect::<Vec<_>>());
+    }
+
     fn connect(&mut self) {
         self.wait_for("br-int.mgmt");
         self.session = Some(Session::connect(&self.path("br-int.mgmt")));
@@ -181,8 +255,8 @@ impl Lab {
     pub fn plug(&mut self, no: u16, address: Ipv4Addr) {
         let (host, guest) = (self.host(), self.add_namespace(&format!("g{no}")));
         let (device, mac) = (format!("v{no}"), mac(no).to_string());
-        self.cable(&host, &device, &guest);
-        run("ip", &["-n", &guest, "link", "set", "eth0", "address", &mac]);
+        cable(&host, &device, &guest);
+        run("ip", &["-n", &guest, "link", "set", "eth0", "mtu", &self.mtu.to_string(), "address", &mac]);
         let with_prefix = format!("{address}/24");
         run("ip", &["-n", &guest, "addr", "add", &with_prefix, "dev", "eth0"]);
         run("ip", &["-n", &host, "link", "set", &device, "up"]);
@@ -197,7 +271,7 @@ impl Lab {
     /// The world: 198.51.100.2 behind the host, which is 198.51.100.1 there and forwards.
     pub fn add_world(&mut self) -> String {
         let (host, world) = (self.host(), self.add_namespace("world"));
-        self.cable(&host, "up0", &world);
+        cable(&host, "up0", &world);
         for (ns, device, address) in [(&host, "up0", "198.51.100.1/24"), (&world, "eth0", "198.51.100.2/24")]
         {
             run("ip", &["-n", ns, "addr", "add", address, "dev", device]);
@@ -208,22 +282,9 @@ impl Lab {
         world
     }
 
-    /// A veth pair from one namespace to `eth0` of another, without offloads: the userspace datapath forwards frames as
-    /// they are, and a checksum left to the hardware would never be made.
-    fn cable(&self, here: &str, device: &str, there: &str) {
-        run(
-            "ip",
-            &["link", "add", device, "netns", here, "type", "veth", "peer", "name", "eth0", "netns", there],
-        );
-        for (ns, name) in [(here, device), (there, "eth0")] {
-            let name = name.to_owned();
-            inside(ns, move || offloads_off(&name));
-        }
-    }
-
     /// Makes the switch carry this topology.
     pub fn apply(&mut self, topology: &Topology, mirror: Mirror) {
-        let compiled = compile(&topology.doc, &NodeFacts { mirror, ..facts() });
+        let compiled = compile(&topology.doc, &NodeFacts { mirror, ..self.facts.clone() });
         assert_eq!(compiled.degraded, []);
         let mods = diff(&self.installed.flows, &compiled.flows);
         self.bundles += 1;
@@ -253,6 +314,9 @@ impl Drop for Lab {
     fn drop(&mut self) {
         if std::thread::panicking() && self.session.is_some() {
             eprintln!("{}", self.flows());
+            for what in ["ovs/route/show", "tnl/ports/show", "tnl/arp/show"] {
+                eprintln!("{}", run("ovs-appctl", &["-t", &self.path("switch.ctl"), what]));
+            }
         }
         for daemon in self.daemons.iter_mut().rev() {
             let _ = daemon.kill();
@@ -264,11 +328,31 @@ impl Drop for Lab {
     }
 }
 
+/// A veth pair from one namespace to `eth0` of another, without offloads: the userspace datapath forwards frames as
+/// they are, and a checksum left to the hardware would never be made.
+fn cable(here: &str, device: &str, there: &str) {
+    run(
+        "ip",
+        &["link", "add", device, "netns", here, "type", "veth", "peer", "name", "eth0", "netns", there],
+    );
+    for (ns, name) in [(here, device), (there, "eth0")] {
+        let name = name.to_owned();
+        inside(ns, move || offloads_off(&name));
+    }
+}
+
 pub fn add_address(ns: &str, device: &str, address: &str) {
     run("ip", &["-n", ns, "addr", "add", address, "dev", device]);
 }
 pub fn add_route(ns: &str, to: &str, via: &str) {
     run("ip", &["-n", ns, "route", "add", to, "via", via]);
+}
+
+/// The Ethernet address that a namespace knows for an address.
+pub fn neighbour_mac(ns: &str, address: Ipv4Addr) -> MacAddr {
+    let text = run("ip", &["-n", ns, "neighbour", "show", &address.to_string()]);
+    let mut words = text.split_whitespace().skip_while(|w| *w != "lladdr").skip(1);
+    words.next().unwrap_or_else(|| panic!("{text}")).parse().unwrap()
 }
 
 fn run(program: &str, args: &[&str]) -> String {
