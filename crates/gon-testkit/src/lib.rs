@@ -1,9 +1,18 @@
-//! Test support: a throw-away PostgreSQL, one cluster per test process, one migrated database per test.
+//! Test support: throw-away servers, and a network that can be broken.
 //!
-//! Assumes PostgreSQL's server binaries (Debian: `postgresql-15` or any other from 14 on). Promises that nothing is
-//! left behind, however the test process ends: the cluster belongs to a watcher that stops it and removes its files
-//! as soon as the test process is gone, `kill -9` included.
+//! - PostgreSQL, one cluster per test process, one migrated database per test;
+//! - [`rabbitmq`], one broker per test process, one virtual host per test;
+//! - [`etcd`], members that a test can break one by one;
+//! - [`proxy`], which stands between two services and does what bad networks do.
+//!
+//! Assumes the servers' binaries (Debian: `postgresql-15` or any other from 14 on, `rabbitmq-server`, `etcd-server`). Promises that
+//! nothing is left behind, however the test process ends: a server belongs to a watcher that stops it and removes its
+//! files as soon as the test process is gone, `kill -9` included.
 
+pub mod etcd;
+pub mod ports;
 mod postgres;
+pub mod proxy;
+pub mod rabbitmq;
 
 pub use postgres::{TestDatabase, database};

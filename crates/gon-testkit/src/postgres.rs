@@ -76,7 +76,7 @@ impl Cluster {
         let binaries = server_binaries()?;
         let directory = tempfile::Builder::new().prefix("gon-pg-").tempdir()?.keep();
         std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o700))?;
-        let user = unprivileged()?;
+        let user = unprivileged("postgres")?;
         if let Some((uid, gid)) = user {
             chown(&directory, Some(uid), Some(gid))?;
         }
@@ -156,8 +156,8 @@ fn server_binaries() -> anyhow::Result<PathBuf> {
         .context("no PostgreSQL server binaries in /usr/lib/postgresql or in the path")
 }
 
-/// Whom to run PostgreSQL as: it refuses root.
-fn unprivileged() -> anyhow::Result<Option<(u32, u32)>> {
+/// Whom to run a server as that refuses root, or should not have it: nobody else when we are not root.
+pub(crate) fn unprivileged(name: &str) -> anyhow::Result<Option<(u32, u32)>> {
     use std::os::unix::fs::MetadataExt;
     if std::fs::metadata("/proc/self")?.uid() != 0 {
         return Ok(None);
@@ -166,8 +166,8 @@ fn unprivileged() -> anyhow::Result<Option<(u32, u32)>> {
     let entry = users
         .lines()
         .map(|line| line.split(':').collect::<Vec<_>>())
-        .find(|fields| fields.first() == Some(&"postgres") && fields.len() >= 4)
-        .context("there is no user 'postgres' to run PostgreSQL as")?;
+        .find(|fields| fields.first() == Some(&name) && fields.len() >= 4)
+        .with_context(|| format!("there is no user '{name}' to run its server as"))?;
     Ok(Some((entry[2].parse()?, entry[3].parse()?)))
 }
 
