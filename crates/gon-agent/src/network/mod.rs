@@ -34,6 +34,7 @@ use anyhow::Context as _;
 use gon_driver::ovs;
 use gon_proto::{NetworkReport, NodeNetwork, paths};
 use gon_types::DocumentVersion;
+use gon_types::crash;
 use gon_types::id::NodeId;
 use ipnet::Ipv4Net;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -361,8 +362,10 @@ async fn write_down(
     document: &Arc<NodeNetwork>,
 ) -> Result<(), PlaneError> {
     let (ledger, document) = (Arc::clone(ledger), Arc::clone(document));
+    crash::point("C21:before");
     let written =
         tokio::task::spawn_blocking(move || lock(&ledger).accept((*document).clone()).map(drop)).await;
+    crash::point("C21:after");
     let failed = |source| PlaneError::Io { what: "writing the document down", source };
     written.map_err(|panic| failed(panic.into()))?.map_err(|error| failed(std::io::Error::other(error)))
 }

@@ -18,6 +18,7 @@ use gon_net::{
     Compiled, External, FlowMod, FlowTable, Mirror, NodeFacts, compile, diff, service, zone_changes,
 };
 use gon_proto::{NetworkReport, NodeNetwork, PortReport, PortSpec, PortStatus, VpcReport};
+use gon_types::crash;
 use gon_types::id::NetworkInterfaceId;
 use gon_types::{DocumentVersion, MacAddr};
 use ipnet::Ipv4Net;
@@ -225,7 +226,9 @@ impl Plane {
     /// its way to the disk.
     pub async fn change_flows(&mut self, next: Option<Arc<NodeNetwork>>) -> Result<(), PlaneError> {
         if let Some(next) = next {
+            crash::point("D05:before");
             self.silence_leaving(&next).await;
+            crash::point("D05:after");
             self.document = Some(next);
         }
         let Some(document) = self.document.clone() else { return Ok(()) };
@@ -236,11 +239,15 @@ impl Plane {
         let known = self.certain;
         // Until the switch has confirmed, nobody knows which of both it has.
         self.certain = false;
+        crash::point("C20:before");
+        crash::point("D06:before");
         let refused = if known {
             push(&switch, &diff(&self.compiled.flows, &compiled.flows)).await?
         } else {
             push(&switch, &diff(&installed(&switch).await?.0, &compiled.flows)).await?
         };
+        crash::point("C20:after");
+        crash::point("D06:after");
         self.compiled = compiled;
         self.mirror = mirror;
         self.certain = refused.is_empty();
@@ -312,12 +319,16 @@ impl Plane {
             self.netlink.set_up(&link.name, false).await?;
         }
         if !leaving.is_empty() {
+            crash::point("D07:before");
             self.ovs.database().delete_ports(service::BRIDGE, &leaving).await?;
+            crash::point("D07:after");
         }
         self.empty_zones().await?;
         let mut aside = false;
         for link in links.iter().filter(|l| !names.contains(l.name.as_str())) {
+            crash::point("D10:before");
             self.netlink.set_leaving(&link.name).await?;
+            crash::point("D10:after");
             aside = true;
         }
         if aside {
@@ -375,8 +386,12 @@ impl Plane {
         let mut made = Vec::new();
         for port in missing {
             let spec = TapSpec { name: &port.device, owner_uid: port.owner_uid, mtu: port.dhcp.mtu };
+            crash::point("C22:before");
             match tap::create(&self.netlink, spec).await {
-                Ok(()) => made.push(*port),
+                Ok(()) => {
+                    crash::point("C22:after");
+                    made.push(*port);
+                }
                 Err(error) => drop(broken.insert(port.id, chain(&error))),
             }
         }
@@ -393,6 +408,7 @@ impl Plane {
                 mac: None,
             })
             .collect();
+        crash::point("C23:before");
         let statuses = self.ovs.database().ensure_ports(service::BRIDGE, &ports).await?;
         for (port, status) in made.iter().zip(statuses) {
             let result = match status.error {
@@ -404,13 +420,16 @@ impl Plane {
                 broken.insert(port.id, reason);
             }
         }
+        crash::point("C23:after");
         Ok(())
     }
 
     /// Empties the zones whose connections are no longer their port's.
     async fn empty_zones(&mut self) -> Result<(), PlaneError> {
         for zone in zone_changes(&self.memory.zones(), &self.compiled).flush {
+            crash::point("D08:before");
             self.ovs.flush_zone(zone).await?;
+            crash::point("D08:after");
         }
         self.memory.settle(&self.compiled).map_err(io_error("remembering zones"))
     }
