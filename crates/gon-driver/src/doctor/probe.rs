@@ -9,6 +9,7 @@ use super::versions::installed;
 use super::{Clock, Facts, Forward, Names, Port, Program, Question, Virtualisation, Way};
 use crate::host;
 use crate::image::Manifest;
+use crate::netlink::Netlink;
 use crate::qemu::{Accelerator, Kernel, probe, prove_kvm};
 use crate::run::{Cmd, run};
 
@@ -170,12 +171,12 @@ async fn way(server: &str) -> Way {
     let routed = run(Cmd::new("ip").args(["-json", "route", "get"]).arg(address.to_string())).await;
     let device = routed.ok().and_then(|o| read_route(&o.text()));
     let Some(device) = device else { return none };
-    let Some(mtu) = std::fs::read_to_string(format!("/sys/class/net/{device}/mtu"))
-        .ok()
-        .and_then(|text| text.trim().parse::<u32>().ok())
-    else {
-        return none;
+    // Not from sysfs, which may be another network namespace's.
+    let link = match Netlink::open() {
+        Ok(netlink) => netlink.link(&device).await.ok().flatten(),
+        Err(_) => None,
     };
+    let Some(mtu) = link.map(|link| link.mtu) else { return none };
     let mut largest = None;
     if passes(address, SMALLEST.min(mtu)).await {
         // Loopback promises 64 KiB, which IPv4 cannot have in one packet.
@@ -192,20 +193,14 @@ async fn way(server: &str) -> Way {
     Way { server: server.to_owned(), device: Some((device, mtu)), largest }
 }
 
-/// Whether a packet of that size gets there and back without being fragmented; tried twice, for one may be lost.
+/// Whether a packet of that size gets there and back without being fragmented; two are sent, for one may be lost.
 async fn passes(address: IpAddr, size: u32) -> bool {
-    let payload = size.saturating_sub(PING_HEADERS).to_string();
-    for _ in 0..2 {
-        let ping = Cmd::new("ping")
-            .args(["-n", "-q", "-c", "1", "-W", "1", "-M", "do", "-s"])
-            .arg(&payload)
-            .arg(address.to_string())
-            .deadline(Duration::from_secs(5));
-        if run(ping).await.is_ok() {
-            return true;
-        }
-    }
-    false
+    let ping = Cmd::new("ping")
+        .args(["-n", "-q", "-c", "2", "-i", "0.2", "-W", "0.5", "-M", "do", "-s"])
+        .arg(size.saturating_sub(PING_HEADERS).to_string())
+        .arg(address.to_string())
+        .deadline(Duration::from_secs(10));
+    run(ping).await.is_ok()
 }
 
 /// The device in the answer of `ip -json route get`.

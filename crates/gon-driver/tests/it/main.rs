@@ -1,6 +1,7 @@
 //! The doors against the real host.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod doctor;
 mod flows;
 mod image;
 mod namespace;
