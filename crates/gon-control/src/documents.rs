@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Query, State};
@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::compute::InstanceManager;
 use crate::network::NetworkController;
+use crate::peers::KnownNode;
 
 /// The longest a poll is held, whatever the agent asks for.
 const LONGEST_WAIT: u64 = 60;
@@ -60,6 +61,8 @@ pub struct Published<D> {
     pub version: DocumentVersion,
     /// What is sent.
     pub body: Bytes,
+    /// Whether it says that removing most of the node is meant.
+    pub mass_change_ok: bool,
     /// The same without its stamp: what the next one is compared with.
     content: D,
 }
@@ -121,12 +124,20 @@ impl<D: NodeDocument> Documents<D> {
         let held = slot.borrow().clone();
         let version = match number(held.as_ref().map(|held| (held.version, &held.content)), epoch, &content) {
             Ok(version) => version,
+            // The same, but now it is known that what is missing in it is meant to be gone.
+            Err(in_force)
+                if in_force.epoch == epoch
+                    && mass_change_ok
+                    && held.as_ref().is_some_and(|held| !held.mass_change_ok) =>
+            {
+                DocumentVersion { generation: in_force.generation + 1, ..in_force }
+            }
             Err(in_force) => return Ok((in_force, false)),
         };
         let mut stamped = content.clone();
         stamped.stamp(version, mass_change_ok);
         let body = Bytes::from(serde_json::to_vec(&stamped)?);
-        slot.send_replace(Some(Arc::new(Published { version, body, content })));
+        slot.send_replace(Some(Arc::new(Published { version, body, mass_change_ok, content })));
         Ok((version, true))
     }
 
@@ -134,6 +145,16 @@ impl<D: NodeDocument> Documents<D> {
     #[must_use]
     pub fn latest(&self, node: NodeId) -> Option<Arc<Published<D>>> {
         lock(&self.nodes).get(&node).and_then(|slot| slot.borrow().clone())
+    }
+
+    /// What the node's latest document says, without its stamp; asked by a function so that nothing is copied.
+    pub fn look<T>(&self, node: NodeId, at: impl FnOnce(&D) -> T) -> Option<T> {
+        self.latest(node).map(|document| at(&document.content))
+    }
+
+    /// Forgets every document and ends every poll: whoever made them no longer leads, or not since the same epoch.
+    pub fn clear(&self) {
+        lock(&self.nodes).clear();
     }
 
     /// The nodes that have a document.
@@ -160,21 +181,39 @@ impl<D: NodeDocument> Documents<D> {
     }
 }
 
-/// Name to id of nodes, so that a poll costs no query.
+/// How long the id of a node is taken for granted: so long may it go unnoticed that it was removed.
+const IDENTITY_TTL: Duration = Duration::from_secs(1);
+
+/// Name to id of nodes, and when that was asked, so that not every poll costs a query.
 #[derive(Debug, Default)]
-pub struct Directory(Mutex<HashMap<Arc<str>, NodeId>>);
+pub struct Directory(Mutex<HashMap<Arc<str>, (NodeId, Instant)>>);
 
 impl Directory {
-    /// The id of the node of this name; `None` if it never reported.
+    /// The id of the node of this name; `None` if it never reported, or was removed. What was known holds while the
+    /// database is away.
     pub async fn id(&self, store: &Store, identity: &NodeIdentity) -> Result<Option<NodeId>, StoreError> {
-        if let Some(id) = lock(&self.0).get(&identity.0) {
-            return Ok(Some(*id));
+        let known = lock(&self.0).get(&identity.0).copied();
+        if let Some((id, at)) = known
+            && at.elapsed() < IDENTITY_TTL
+        {
+            return Ok(Some(id));
         }
-        let found = gon_store::nodes::id_by_name(store, &identity.0).await?.map(NodeId::from_uuid);
-        if let Some(id) = found {
-            lock(&self.0).insert(Arc::clone(&identity.0), id);
+        match gon_store::nodes::id_by_name(store, &identity.0).await {
+            Ok(Some(id)) => {
+                let id = NodeId::from_uuid(id);
+                lock(&self.0).insert(Arc::clone(&identity.0), (id, Instant::now()));
+                Ok(Some(id))
+            }
+            Ok(None) => {
+                lock(&self.0).remove(&identity.0);
+                Ok(None)
+            }
+            Err(StoreError::Unavailable(error)) => match known {
+                Some((id, _)) => Ok(Some(id)),
+                None => Err(StoreError::Unavailable(error)),
+            },
+            Err(error) => Err(error),
         }
-        Ok(found)
     }
 }
 
@@ -184,6 +223,15 @@ pub enum NodeError {
     /// It never said who it is.
     #[error("node '{0}' is not known: it has to report itself first")]
     UnknownNode(String),
+    /// Somebody else leads: ask there.
+    #[error("this controller does not lead")]
+    NotLeading,
+    /// It was removed from the site.
+    #[error("this node was removed")]
+    Removed,
+    /// It speaks of a life of the node that is over.
+    #[error("this report is of an epoch of the node that is over")]
+    OldEpoch,
     /// It speaks for somebody else.
     #[error("this report speaks for another node")]
     OtherNode,
@@ -203,15 +251,26 @@ impl IntoResponse for NodeError {
         let status = match &self {
             Self::UnknownNode(_) => StatusCode::NOT_FOUND,
             Self::OtherNode => StatusCode::FORBIDDEN,
+            Self::Removed => StatusCode::GONE,
+            Self::OldEpoch => StatusCode::CONFLICT,
             Self::Format(_) | Self::Invalid(_) => StatusCode::BAD_REQUEST,
-            Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotLeading | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            tracing::warn!(error = &self as &dyn std::error::Error, "a node's call failed");
-        } else {
-            tracing::info!(error = %self, "a node's call was refused");
+        match &self {
+            // Said to every agent of the site every second, while they look for who leads.
+            Self::NotLeading | Self::Store(StoreError::Deposed { .. }) => {
+                tracing::debug!(error = %self, "a node's call was refused");
+            }
+            Self::Store(_) => {
+                tracing::warn!(error = &self as &dyn std::error::Error, "a node's call failed");
+            }
+            _ => tracing::info!(error = %self, "a node's call was refused"),
         }
-        (status, self.to_string()).into_response()
+        let mut response = (status, self.to_string()).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+        }
+        response
     }
 }
 
@@ -253,7 +312,8 @@ async fn poll<D: NodeDocument>(
     })
 }
 
-/// What the network controller serves to the agents.
+/// What the network controller serves to the agents, without asking who they are: for the private socket, or behind
+/// [`crate::peers::Gate`].
 pub fn network_router(controller: Arc<NetworkController>) -> Router {
     Router::new()
         .route(paths::NETWORK_DOCUMENT, get(network_document))
@@ -262,7 +322,7 @@ pub fn network_router(controller: Arc<NetworkController>) -> Router {
         .with_state(controller)
 }
 
-/// What the instance manager serves to the agents.
+/// What the instance manager serves to the agents, like [`network_router`].
 pub fn compute_router(manager: Arc<InstanceManager>) -> Router {
     Router::new()
         .route(paths::COMPUTE_DOCUMENT, get(compute_document))
@@ -272,22 +332,38 @@ pub fn compute_router(manager: Arc<InstanceManager>) -> Router {
         .with_state(manager)
 }
 
+/// The node that calls: as the look at its certificate found it, or by its name where there is none.
+async fn node_of(
+    identity: &NodeIdentity,
+    known: Option<Extension<KnownNode>>,
+    by_name: impl Future<Output = Result<NodeId, NodeError>>,
+) -> Result<NodeId, NodeError> {
+    match known {
+        Some(Extension(KnownNode(node))) => {
+            node.ok_or_else(|| NodeError::UnknownNode(identity.0.to_string()))
+        }
+        None => by_name.await,
+    }
+}
+
 async fn network_document(
     State(controller): State<Arc<NetworkController>>,
     Extension(identity): Extension<NodeIdentity>,
     Query(query): Query<Poll>,
+    known: Option<Extension<KnownNode>>,
     headers: HeaderMap,
 ) -> Result<Response, NodeError> {
-    let node = controller.node(&identity).await?;
+    let node = node_of(&identity, known, controller.node(&identity)).await?;
     poll(controller.documents(), node, &query, &headers).await
 }
 
 async fn network_report(
     State(controller): State<Arc<NetworkController>>,
     Extension(identity): Extension<NodeIdentity>,
+    known: Option<Extension<KnownNode>>,
     Json(report): Json<NetworkReport>,
 ) -> Result<StatusCode, NodeError> {
-    let node = controller.node(&identity).await?;
+    let node = node_of(&identity, known, controller.node(&identity)).await?;
     check(report.format, report.node, node)?;
     controller.ingest(node, report).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -297,18 +373,20 @@ async fn compute_document(
     State(manager): State<Arc<InstanceManager>>,
     Extension(identity): Extension<NodeIdentity>,
     Query(query): Query<Poll>,
+    known: Option<Extension<KnownNode>>,
     headers: HeaderMap,
 ) -> Result<Response, NodeError> {
-    let node = manager.node(&identity).await?;
+    let node = node_of(&identity, known, manager.node(&identity)).await?;
     poll(manager.documents(), node, &query, &headers).await
 }
 
 async fn compute_report(
     State(manager): State<Arc<InstanceManager>>,
     Extension(identity): Extension<NodeIdentity>,
+    known: Option<Extension<KnownNode>>,
     Json(report): Json<ComputeReport>,
 ) -> Result<StatusCode, NodeError> {
-    let node = manager.node(&identity).await?;
+    let node = node_of(&identity, known, manager.node(&identity)).await?;
     check(report.format, report.node, node)?;
     manager.ingest(node, report).await?;
     Ok(StatusCode::NO_CONTENT)

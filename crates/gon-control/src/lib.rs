@@ -3,7 +3,10 @@
 pub mod api;
 pub mod compute;
 pub mod documents;
+pub mod lead;
+pub mod join;
 pub mod network;
+pub mod peers;
 pub mod reconcile;
 pub mod relay;
 pub mod service;

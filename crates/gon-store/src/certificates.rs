@@ -72,10 +72,11 @@ pub async fn lock_name(conn: &mut Conn, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether a server of this name holds certificates that are good.
+/// Whether a server holds a good certificate with this name, as its own or as one of its hosts.
 pub async fn is_name_held(conn: &mut Conn, name: &str) -> Result<bool> {
     Ok(sqlx::query_scalar(
-        "select exists (select from certificates where name = $1 and revoked_at is null and not_after > now())",
+        "select exists (select from certificates
+           where (name = $1 or $1 = any (hosts)) and revoked_at is null and not_after > now())",
     )
     .bind(name)
     .fetch_one(conn)

@@ -26,6 +26,8 @@ pub struct Redeemed {
     pub roles: Vec<String>,
     /// Whether it was made for this name, so that a server of that name may be replaced.
     pub for_this_name: bool,
+    /// Whether this very request was admitted before.
+    pub is_repeated: bool,
 }
 
 /// Keeps a new token.
@@ -53,13 +55,16 @@ pub async fn redeem(
     name: &str,
     request_sha256: &[u8; 32],
 ) -> Result<Option<Redeemed>> {
+    // Who waits for the row sees it as the one before left it: the old row is read under the same lock.
     Ok(sqlx::query_as(
-        "update join_tokens
-         set used_at = coalesce(used_at, now()), used_by = coalesce(used_by, $2),
-           request_sha256 = coalesce(request_sha256, $3)
-         where secret_sha256 = $1 and expires_at > now() and (server_name is null or server_name = $2)
-           and (used_at is null or (used_by = $2 and request_sha256 = $3))
-         returning roles, server_name is not null as for_this_name",
+        "with held as (select id, used_at from join_tokens where secret_sha256 = $1 for update)
+         update join_tokens t
+         set used_at = coalesce(t.used_at, now()), used_by = coalesce(t.used_by, $2),
+           request_sha256 = coalesce(t.request_sha256, $3)
+         from held
+         where t.id = held.id and t.expires_at > now() and (t.server_name is null or t.server_name = $2)
+           and (t.used_at is null or (t.used_by = $2 and t.request_sha256 = $3))
+         returning t.roles, t.server_name is not null as for_this_name, held.used_at is not null as is_repeated",
     )
     .bind(secret_sha256.as_slice())
     .bind(name)

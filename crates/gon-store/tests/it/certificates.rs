@@ -30,14 +30,15 @@ async fn a_token_works_once_and_only_as_it_was_meant() {
     create(&mut conn, &token(1)).await.unwrap();
     create(&mut conn, &NewToken { server_name: Some("w9"), ..token(2) }).await.unwrap();
     let roles = vec!["hypervisor-agent".to_owned(), "network-agent".to_owned()];
-    let open = Some(Redeemed { roles: roles.clone(), for_this_name: false });
+    let first = Redeemed { roles: roles.clone(), for_this_name: false, is_repeated: false };
+    let again = Redeemed { is_repeated: true, ..first.clone() };
     assert_eq!(used(store, 9, "w1", 1).await, None, "never made");
-    assert_eq!(used(store, 1, "w1", 1).await, open);
-    assert_eq!(used(store, 1, "w1", 1).await, open, "the answer to the same request was lost");
+    assert_eq!(used(store, 1, "w1", 1).await, Some(first));
+    assert_eq!(used(store, 1, "w1", 1).await, Some(again), "the answer to the same request was lost");
     assert_eq!(used(store, 1, "w1", 2).await, None, "other keys");
     assert_eq!(used(store, 1, "w2", 1).await, None, "another server");
     assert_eq!(used(store, 2, "w1", 1).await, None, "not its name");
-    assert_eq!(used(store, 2, "w9", 1).await, Some(Redeemed { roles, for_this_name: true }));
+    assert_eq!(used(store, 2, "w9", 1).await, Some(Redeemed { roles, for_this_name: true, is_repeated: false }));
 }
 
 #[tokio::test]
