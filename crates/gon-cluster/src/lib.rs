@@ -5,7 +5,7 @@
 //! not renewed leaves the set within its time to live and a little, that everybody who watches is told, that a holder
 //! knows its leadership to be lost before anybody else can win it (on its own clock, also when it was stopped or cut
 //! off), and that nothing that was known is forgotten because the store cannot be reached. Adapters:
-//! [`MemoryLiveness`] for one process (etcd joins with the cluster); all pass `tests/it/conformance.rs`.
+//! [`MemoryLiveness`] for one process, [`EtcdLiveness`] for a cluster; both pass `tests/it/conformance.rs`.
 //!
 //! # When etcd cannot be reached
 //! Leases run out on the clocks of those who hold them, and nobody can win: leadership is lost everywhere. That must
@@ -14,7 +14,9 @@
 //! highest it goes on, campaigning again meanwhile; it stops for good when it sees a higher one. The set of nodes is
 //! kept and marked stale, and nobody is declared dead by it. A controller that starts while etcd is away waits for it.
 
+mod etcd;
 mod memory;
+mod term;
 
 use std::any::Any;
 use std::collections::BTreeSet;
@@ -23,6 +25,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+pub use etcd::{EtcdConfig, EtcdLiveness, PREFIX, TlsPem};
 pub use memory::MemoryLiveness;
 
 /// How long a node that says nothing counts as alive (rule R6).

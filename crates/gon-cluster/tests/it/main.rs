@@ -1,6 +1,10 @@
-//! Every adapter of liveness passes the same suite.
+//! Every adapter of liveness passes the same suite; what etcd does when it breaks; and the fences that safety rests on.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod conformance;
+mod etcd;
+mod faults;
+mod holder;
 mod memory;
+mod tls;
