@@ -120,6 +120,20 @@ impl Api {
     pub fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.must(&Method::POST, path, Some(body))
     }
+    /// One attempt of a POST below `/api/v1` that is the same request as every other with this key; as it was answered,
+    /// or not.
+    ///
+    /// # Errors
+    /// When nobody answered, or refused.
+    pub fn post_once(&self, path: &str, body: &Value, key: &str) -> anyhow::Result<Value> {
+        let path = format!("/api/v1{path}");
+        self.inside.enter(|| {
+            let client = self.client.lock().map_err(|_| anyhow!("a call panicked"))?;
+            let headers = [("idempotency-key", key)];
+            let call = client.call(Method::POST, &path, Some(body), &headers);
+            Ok(self.runtime.block_on(call)?.body)
+        })
+    }
     /// DELETE below `/api/v1`.
     ///
     /// # Errors

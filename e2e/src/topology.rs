@@ -71,7 +71,11 @@ pub struct Instance {
 }
 
 impl Instance {
-    fn parse(json: Value) -> anyhow::Result<Self> {
+    /// From an answer of the API.
+    ///
+    /// # Errors
+    /// When it is not an instance.
+    pub fn parse(json: Value) -> anyhow::Result<Self> {
         let address = |field: &str| json.get(field).and_then(Value::as_str);
         Ok(Self {
             id: text(&json, "id")?,
@@ -325,6 +329,16 @@ pub fn allow(api: &Api, group: &str, protocol: &str, ports: &str, from: &str) ->
 /// # Errors
 /// When the API refuses.
 pub fn launch(world: &World, what: &Launch<'_>) -> anyhow::Result<Instance> {
+    let instance = Instance::parse(world.api().post("/instances", &request(world, what)?)?)?;
+    say!("{} is {} at {} / {:?}", instance.name, instance.id, instance.private_ip, instance.public_ip);
+    Ok(instance)
+}
+
+/// The body of the request for a launch.
+///
+/// # Errors
+/// When the image is not there.
+pub fn request(world: &World, what: &Launch<'_>) -> anyhow::Result<Value> {
     let mut body = json!({
         "name": what.name, "image_id": world.image(what.image)?, "instance_type": what.instance_type,
         "subnet_id": what.subnet, "key_name": KEY_NAME,
@@ -338,9 +352,7 @@ pub fn launch(world: &World, what: &Launch<'_>) -> anyhow::Result<Instance> {
     if let Some(address) = what.private_ip {
         body["private_ip"] = json!(address);
     }
-    let instance = Instance::parse(world.api().post("/instances", &body)?)?;
-    say!("{} is {} at {} / {:?}", instance.name, instance.id, instance.private_ip, instance.public_ip);
-    Ok(instance)
+    Ok(body)
 }
 
 /// Every instance that is not terminated.

@@ -206,6 +206,7 @@ impl World {
             .env("GON_ADMIN_PASSWORD", PASSWORD)
             .env("GON_NETWORK_SWITCH", "private")
             .env("GON_IMAGES_DIR", &self.images_dir)
+            .env("GON_CRASH_FILE", self.crash_file())
             .env_remove("GON_DATABASE_URL")
             .env_remove("GON_DATA_DIR")
             .env_remove("GON_LISTEN")
@@ -254,6 +255,32 @@ impl World {
         child.wait()?;
         say!("gond is killed");
         Ok(())
+    }
+
+    fn crash_file(&self) -> PathBuf {
+        self.data_dir.join("crash-at")
+    }
+
+    /// From now on gond ends when it comes to the crash point of this name.
+    ///
+    /// # Errors
+    /// When the order cannot be written.
+    pub fn crash_at(&self, point: &str) -> anyhow::Result<()> {
+        let beside = self.data_dir.join("crash-at.new");
+        std::fs::write(&beside, point)?;
+        Ok(std::fs::rename(beside, self.crash_file())?)
+    }
+
+    /// Waits until gond has come to the crash point of [`Self::crash_at`]; the order is taken back.
+    ///
+    /// # Errors
+    /// When it does not come there in time.
+    pub fn wait_crashed(&self, deadline: Duration) -> anyhow::Result<()> {
+        let mut slot = self.gond.lock().map_err(|_| anyhow!("a start panicked"))?;
+        let child = slot.as_mut().context("gond does not run")?;
+        wait::until("gond comes to its crash point", deadline, || Ok(child.try_wait()?))?;
+        *slot = None;
+        Ok(std::fs::remove_file(self.crash_file())?)
     }
 
     /// gond's process number.
