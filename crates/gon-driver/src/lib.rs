@@ -16,3 +16,4 @@ pub mod qemu;
 pub mod qmp;
 pub mod run;
 pub mod tap;
+pub mod uplink;
