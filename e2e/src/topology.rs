@@ -1,6 +1,8 @@
 //! VPCs and instances, as a user of the API makes them.
 
 use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -9,13 +11,56 @@ use serde_json::{Value, json};
 
 use crate::api::{Api, text};
 use crate::namespace::Namespace;
+use crate::process;
 use crate::say;
 use crate::shell::Shell;
 use crate::wait;
-use crate::world::{KEY_NAME, World};
+use crate::world::KEY_NAME;
 
 /// How long a guest may take to boot under emulation on a busy machine.
 pub const BOOT: Duration = Duration::from_secs(60);
+
+/// A running cloud, as its users need it.
+pub trait Cloud {
+    /// Its API, signed in as the administrator.
+    fn api(&self) -> &Api;
+    /// Where public addresses are reached from.
+    fn outside(&self) -> &Namespace;
+    /// The id of an image, as soon as a node has it.
+    ///
+    /// # Errors
+    /// When none has.
+    fn image(&self, name: &str) -> anyhow::Result<String>;
+    /// The private half of the key pair of every instance.
+    fn key_file(&self) -> PathBuf;
+}
+
+/// The id of an image, as soon as a node has it.
+///
+/// # Errors
+/// When none has.
+pub fn find_image(api: &Api, name: &str) -> anyhow::Result<String> {
+    let found = wait::until(&format!("the image {name}"), Duration::from_secs(60), || {
+        let page = api.get("/images")?;
+        let items = page.get("items").and_then(Value::as_array).context("a list")?;
+        let found = items.iter().find(|i| i.get("name").and_then(Value::as_str) == Some(name));
+        found.map(|image| text(image, "id")).transpose()
+    });
+    found.map(|(id, _)| id)
+}
+
+/// Makes the key pair of every instance; its private half goes to `file`.
+///
+/// # Errors
+/// When it cannot be made, or the API refuses.
+pub fn make_key(api: &Api, file: &Path) -> anyhow::Result<()> {
+    let mut command = Command::new("ssh-keygen");
+    command.args(["-q", "-t", "ed25519", "-N", "", "-C", "e2e", "-f"]).arg(file);
+    process::check(&mut command, Duration::from_secs(10))?;
+    let public = std::fs::read_to_string(file.with_extension("pub"))?;
+    api.post("/key-pairs", &json!({ "name": KEY_NAME, "public_key": public.trim() }))?;
+    Ok(())
+}
 
 /// A VPC with one subnet, its main route table, a gateway that is attached and routed to, and one security group.
 #[derive(Debug, Clone)]
@@ -162,17 +207,17 @@ impl Instance {
     ///
     /// # Errors
     /// When it does not.
-    pub fn shell(&self, world: &World) -> anyhow::Result<Shell> {
-        self.shell_as(world, "root", BOOT)
+    pub fn shell(&self, cloud: &dyn Cloud) -> anyhow::Result<Shell> {
+        self.shell_as(cloud, "root", BOOT)
     }
 
     /// A shell as another user.
     ///
     /// # Errors
     /// When there is none by the deadline.
-    pub fn shell_as(&self, world: &World, user: &str, deadline: Duration) -> anyhow::Result<Shell> {
+    pub fn shell_as(&self, cloud: &dyn Cloud, user: &str, deadline: Duration) -> anyhow::Result<Shell> {
         let start = Instant::now();
-        let shell = Shell::open(world.inside(), &world.key_file(), user, self.public()?, deadline)
+        let shell = Shell::open(cloud.outside(), &cloud.key_file(), user, self.public()?, deadline)
             .with_context(|| format!("a shell in {}", self.name))?;
         say!("{} has a shell after {} ms", self.name, start.elapsed().as_millis());
         Ok(shell)
@@ -271,9 +316,9 @@ impl Network {
     ///
     /// # Errors
     /// When the API refuses.
-    pub fn launch(&self, world: &World, name: &str) -> anyhow::Result<Instance> {
+    pub fn launch(&self, cloud: &dyn Cloud, name: &str) -> anyhow::Result<Instance> {
         launch(
-            world,
+            cloud,
             &Launch { groups: std::slice::from_ref(&self.group), ..Launch::tiny(name, &self.subnet) },
         )
     }
@@ -282,8 +327,8 @@ impl Network {
     ///
     /// # Errors
     /// When it does not.
-    pub fn run(&self, world: &World, name: &str) -> anyhow::Result<Instance> {
-        self.launch(world, name)?.becomes(world.api(), "running", BOOT)
+    pub fn run(&self, cloud: &dyn Cloud, name: &str) -> anyhow::Result<Instance> {
+        self.launch(cloud, name)?.becomes(cloud.api(), "running", BOOT)
     }
 }
 
@@ -328,8 +373,8 @@ pub fn allow(api: &Api, group: &str, protocol: &str, ports: &str, from: &str) ->
 ///
 /// # Errors
 /// When the API refuses.
-pub fn launch(world: &World, what: &Launch<'_>) -> anyhow::Result<Instance> {
-    let instance = Instance::parse(world.api().post("/instances", &request(world, what)?)?)?;
+pub fn launch(cloud: &dyn Cloud, what: &Launch<'_>) -> anyhow::Result<Instance> {
+    let instance = Instance::parse(cloud.api().post("/instances", &request(cloud, what)?)?)?;
     say!("{} is {} at {} / {:?}", instance.name, instance.id, instance.private_ip, instance.public_ip);
     Ok(instance)
 }
@@ -338,9 +383,9 @@ pub fn launch(world: &World, what: &Launch<'_>) -> anyhow::Result<Instance> {
 ///
 /// # Errors
 /// When the image is not there.
-pub fn request(world: &World, what: &Launch<'_>) -> anyhow::Result<Value> {
+pub fn request(cloud: &dyn Cloud, what: &Launch<'_>) -> anyhow::Result<Value> {
     let mut body = json!({
-        "name": what.name, "image_id": world.image(what.image)?, "instance_type": what.instance_type,
+        "name": what.name, "image_id": cloud.image(what.image)?, "instance_type": what.instance_type,
         "subnet_id": what.subnet, "key_name": KEY_NAME,
     });
     if !what.groups.is_empty() {

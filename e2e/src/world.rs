@@ -12,15 +12,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::api::{Api, text};
+use crate::api::Api;
 use crate::binaries;
 use crate::leftovers::Snapshot;
 use crate::namespace::Namespace;
 use crate::process::{self, Process, kill_hard, tail};
 use crate::say;
-use crate::topology::{Instance, console_text};
+use crate::topology::{self, Cloud, Instance, console_text};
 use crate::wait;
 
 /// Name of the key pair every instance is launched with.
@@ -123,7 +123,7 @@ impl World {
             images_dir: images,
             images: Mutex::default(),
         };
-        let ready = world.start_gond().and_then(|()| world.make_key());
+        let ready = world.start_gond().and_then(|()| topology::make_key(&world.api, &world.key_file()));
         match ready {
             Ok(()) => Ok(world),
             Err(error) => {
@@ -154,12 +154,6 @@ impl World {
     pub fn images_dir(&self) -> &Path {
         &self.images_dir
     }
-    /// The private half of the key pair.
-    #[must_use]
-    pub fn key_file(&self) -> PathBuf {
-        self.data_dir.join("e2e-key")
-    }
-
     /// A second client of the API.
     ///
     /// # Errors
@@ -168,15 +162,6 @@ impl World {
         let api = Api::new(&self.inside, API_URL, USER, PASSWORD)?;
         api.login()?;
         Ok(api)
-    }
-
-    fn make_key(&self) -> anyhow::Result<()> {
-        let mut command = Command::new("ssh-keygen");
-        command.args(["-q", "-t", "ed25519", "-N", "", "-C", "e2e", "-f"]).arg(self.key_file());
-        process::check(&mut command, Duration::from_secs(10))?;
-        let public = std::fs::read_to_string(self.key_file().with_extension("pub"))?;
-        self.api.post("/key-pairs", &json!({ "name": KEY_NAME, "public_key": public.trim() }))?;
-        Ok(())
     }
 
     /// Starts `gond standalone` and waits until it is ready.
@@ -290,25 +275,6 @@ impl World {
     pub fn gond_pid(&self) -> anyhow::Result<i32> {
         let slot = self.gond.lock().map_err(|_| anyhow!("a start panicked"))?;
         Ok(slot.as_ref().context("gond does not run")?.id().cast_signed())
-    }
-
-    /// The id of an image, as soon as a node has it.
-    ///
-    /// # Errors
-    /// When none has.
-    pub fn image(&self, name: &str) -> anyhow::Result<String> {
-        let mut known = self.images.lock().map_err(|_| anyhow!("a lookup panicked"))?;
-        if let Some((_, id)) = known.iter().find(|(n, _)| n == name) {
-            return Ok(id.clone());
-        }
-        let (id, _) = wait::until(&format!("the image {name}"), Duration::from_secs(60), || {
-            let page = self.api.get("/images")?;
-            let items = page.get("items").and_then(Value::as_array).context("a list")?;
-            let found = items.iter().find(|i| i.get("name").and_then(Value::as_str) == Some(name));
-            found.map(|image| text(image, "id")).transpose()
-        })?;
-        known.push((name.to_owned(), id.clone()));
-        Ok(id)
     }
 
     /// Every process of this world but the test's own.
@@ -544,6 +510,27 @@ impl World {
         down?;
         left?;
         Ok(())
+    }
+}
+
+impl Cloud for World {
+    fn api(&self) -> &Api {
+        &self.api
+    }
+    fn outside(&self) -> &Namespace {
+        &self.inside
+    }
+    fn image(&self, name: &str) -> anyhow::Result<String> {
+        let mut known = self.images.lock().map_err(|_| anyhow!("a lookup panicked"))?;
+        if let Some((_, id)) = known.iter().find(|(n, _)| n == name) {
+            return Ok(id.clone());
+        }
+        let id = topology::find_image(&self.api, name)?;
+        known.push((name.to_owned(), id.clone()));
+        Ok(id)
+    }
+    fn key_file(&self) -> PathBuf {
+        self.data_dir.join("e2e-key")
     }
 }
 

@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use e2e::api::text;
+use e2e::topology::Cloud;
 use e2e::topology::Network;
 use e2e::world::World;
 use serde_json::json;
