@@ -63,9 +63,10 @@ pub struct Instance {
     pub uuid: Uuid,
     /// Its name.
     pub name: String,
-    /// `pending`, `running`, `stopping`, `stopped`, `shutting-down` or `terminated`.
+    /// `pending`, `running`, `stopping`, `stopped`, `shutting-down` or `terminated`; or `unknown` while its node is not
+    /// heard of.
     pub state: String,
-    /// EC2's number for that state.
+    /// EC2's number for that state; 255 while it is unknown.
     pub state_code: u8,
     /// Why, when there is something to say.
     pub state_reason: Option<String>,
@@ -119,6 +120,9 @@ pub struct Instance {
     /// When it ended.
     #[serde(with = "time::serde::rfc3339::option")]
     pub terminated_at: Option<OffsetDateTime>,
+    /// The operation that was begun, in the answer that began it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation_id: Option<String>,
 }
 
 /// The answer to a launch: the first instance, and all of them when there are several.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::page::list_query;
@@ -20,10 +20,17 @@ pub struct Node {
     pub name: String,
     /// Its zone.
     pub availability_zone: String,
-    /// `alive`, or `silent` when it has not reported for 15 s: what runs there is unknown then.
+    /// `ready`; `cordoned` or `draining`: it takes no new instances; `unknown` when nobody has heard of it for 15 s: what
+    /// runs there is unknown then; `removed`.
     pub state: String,
-    /// Whether it takes instances.
+    /// Whether it takes new instances.
     pub schedulable: bool,
+    /// What its operator calls it by.
+    pub labels: BTreeMap<String, String>,
+    /// Where other nodes reach it.
+    pub address: Option<String>,
+    /// Its incarnation: reports of an older one change nothing.
+    pub epoch: i64,
     /// What it lends.
     pub capacity: Resources,
     /// What of it is lent.
@@ -44,6 +51,27 @@ pub struct Node {
     /// When it joined.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
+    /// The operation that was begun, in the answer that began it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation_id: Option<String>,
+}
+
+/// How to empty a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DrainNode {
+    /// Whether to stop what runs there: asked, not cut. Without it, running instances are in the way, and named.
+    #[serde(default)]
+    pub stop_instances: bool,
+}
+
+/// How to remove a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct RemoveNode {
+    /// `true` gives up what is on a node that is `unknown`: its instances end, and what they had on its disks is lost.
+    pub force: Option<String>,
 }
 
 /// Processors, memory, disk.
@@ -59,5 +87,8 @@ pub struct Resources {
 
 list_query! {
     /// Nodes.
-    ListNodes {}
+    ListNodes {
+        /// Those in this state; all but the removed ones unless given.
+        state,
+    }
 }

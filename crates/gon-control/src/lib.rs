@@ -3,8 +3,8 @@
 pub mod api;
 pub mod compute;
 pub mod documents;
-pub mod lead;
 pub mod join;
+pub mod lead;
 pub mod network;
 pub mod peers;
 pub mod reconcile;

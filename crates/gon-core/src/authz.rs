@@ -80,7 +80,8 @@ actions! {
     AssociateAddress: Write; DisassociateAddress: Write;
     RunInstances: Write; DescribeInstances: Read; ModifyInstanceAttribute: Write; TerminateInstances: Write;
     StartInstances: Write; StopInstances: Write; RebootInstances: Write; GetConsoleOutput: Read;
-    DescribeNodes: Operate;
+    DescribeNodes: Operate; CordonNode: Operate; UncordonNode: Operate; DrainNode: Operate; RemoveNode: Operate;
+    DescribeOperations: Read;
     DescribeSelf: Read; WatchEvents: Read;
 }
 

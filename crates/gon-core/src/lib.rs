@@ -2,6 +2,7 @@
 
 pub mod authz;
 pub mod catalog;
+pub mod drain;
 pub mod instance;
 pub mod ipam;
 pub mod placement;

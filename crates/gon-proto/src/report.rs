@@ -79,6 +79,9 @@ pub struct ComputeReport {
     pub accepted: DocumentVersion,
     /// Every instance the node knows of.
     pub instances: Vec<InstanceReport>,
+    /// The node's epoch as it was told; a report of one that is over changes nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_epoch: Option<u64>,
 }
 
 /// One instance on one node.
@@ -145,6 +148,21 @@ pub struct NodeReport {
     pub versions: std::collections::BTreeMap<String, String>,
     /// Images in its store, by name.
     pub images: std::collections::BTreeMap<String, ImageReport>,
+    /// What its operator calls it by (`rack=3`).
+    #[serde(default)]
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// Where other nodes reach it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<std::net::IpAddr>,
+    /// Which boot of its kernel this is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<uuid::Uuid>,
+    /// Who it was told that it is, if it ever was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeId>,
+    /// Its epoch as it was told then: of one that is over, this report changes nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
 }
 
 /// An image in a node's store, as its manifest describes it.

@@ -14,7 +14,7 @@ pub struct InstanceRow {
     pub generation: i64,
     /// Which placement.
     pub placement_epoch: i64,
-    /// `running`, `stopped` or `terminated`.
+    /// `running`, `stopped` or `terminated`; of one that is to leave the node, `terminated`.
     pub power: String,
     /// Whether a stop skips asking the guest.
     pub force_stop: bool,
@@ -60,7 +60,8 @@ struct Raw {
 /// Reads the instances of `node`, by id.
 pub async fn read(store: &Store, node: Uuid) -> Result<Vec<InstanceRow>> {
     let rows: Vec<Raw> = sqlx::query_as(
-        "select i.id, i.generation, i.placement_epoch, i.power::text as power, i.force_stop, i.reboot_seq, i.vcpus,
+        "select i.id, i.generation, i.placement_epoch,
+           case when i.leaving_node then 'terminated' else i.power::text end as power, i.force_stop, i.reboot_seq, i.vcpus,
            i.memory_mib, i.disk_gib, i.run_as_uid, i.image_id, m.name as image_name, m.digest as image_digest,
            array(select n.id from network_interfaces n
                  where n.instance_id = i.id and n.deleted_at is null order by n.device_index) as nic_ids,

@@ -57,6 +57,8 @@ pub struct InstanceRow {
     pub security_group_ids: Vec<Uuid>,
     /// The name of the node it is on.
     pub worker_node: Option<String>,
+    /// Since when nobody hears of that node; what is known of the instance is as old.
+    pub unheard_since: Option<OffsetDateTime>,
     /// The launch it is of.
     pub reservation_id: Uuid,
     /// Its place in that.
@@ -90,14 +92,16 @@ macro_rules! view {
                (select p.address from public_ips p where p.network_interface_id = n.id) as public_ip,
                array(select m.security_group_id from network_interface_security_groups m
                      where m.network_interface_id = n.id order by 1) as security_group_ids,
-               (select w.name from nodes w where w.id = i.node_id) as worker_node,
+               w.name as worker_node, case when node_is_silent(w.last_report_at) then w.last_report_at end as unheard_since,
                i.reservation_id, i.launch_index, i.generation, i.observed_generation, i.launched_at, i.created_at,
                i.updated_at, i.terminated_at
              from ",
             $($from,)*
             " i left join lateral (
                select n.id, n.private_ip, n.mac_address from network_interfaces n
-               where n.instance_id = i.id and n.device_index = 0 and n.deleted_at is null limit 1) n on true "
+               where n.instance_id = i.id and n.device_index = 0 and n.deleted_at is null limit 1) n on true
+               left join lateral (
+               select w.name, w.last_report_at from nodes w where w.id = i.node_id limit 1) w on true "
         )
     };
 }
@@ -344,7 +348,8 @@ pub async fn list(
         "where i.account_id = $1 and ",
         described!(),
         " and ($2::uuid is null or i.id < $2) and ($4::uuid is null or i.vpc_id = $4)
-           and ($5::uuid is null or i.subnet_id = $5) and ($6::text is null or i.state::text = $6)
+           and ($5::uuid is null or i.subnet_id = $5) and ($6::text is null
+             or case when node_is_silent(w.last_report_at) then 'unknown' else i.state::text end = $6)
            and ($7::text is null or i.name = $7) and ($8::text is null or i.instance_type = $8)
          order by i.id desc limit $3"
     ))
@@ -370,6 +375,8 @@ pub struct LockedRow {
     pub vpc_id: Uuid,
     /// Its state.
     pub state: String,
+    /// Changes of what it should be.
+    pub generation: i64,
     /// Its type.
     pub instance_type: String,
     /// Processors.
@@ -389,7 +396,7 @@ pub struct LockedRow {
 /// Reads an instance of the account; nobody changes it until the transaction ends.
 pub async fn lock(tx: &mut Conn, account: Uuid, id: &Ref) -> Result<LockedRow> {
     Ok(sqlx::query_as(concat!(
-        "select i.id, i.vpc_id, i.state::text as state, i.instance_type, i.vcpus, i.memory_mib, m.min_memory_mib,
+        "select i.id, i.vpc_id, i.state::text as state, i.generation, i.instance_type, i.vcpus, i.memory_mib, m.min_memory_mib,
            i.auto_public_ip,
            (select n.id from network_interfaces n
             where n.instance_id = i.id and n.device_index = 0 and n.deleted_at is null) as network_interface_id,
@@ -416,7 +423,7 @@ pub async fn set_power(
 ) -> Result<()> {
     sqlx::query(
         "update instances set power = $2::instance_power, state = $3::instance_state, force_stop = $4,
-           state_reason = null, generation = generation + 1,
+           leaving_node = leaving_node and $2 <> 'terminated', state_reason = null, generation = generation + 1,
            updated_at = greatest(now(), updated_at + interval '1 microsecond')
          where id = $1",
     )
@@ -429,17 +436,16 @@ pub async fn set_power(
     Ok(())
 }
 
-/// Asks for one more reboot.
-pub async fn reboot(tx: &mut Conn, id: Uuid) -> Result<()> {
-    sqlx::query(
+/// Asks for one more reboot. Returns how many that makes.
+pub async fn reboot(tx: &mut Conn, id: Uuid) -> Result<i64> {
+    Ok(sqlx::query_scalar(
         "update instances set reboot_seq = reboot_seq + 1, generation = generation + 1,
            updated_at = greatest(now(), updated_at + interval '1 microsecond')
-         where id = $1",
+         where id = $1 returning reboot_seq",
     )
     .bind(id)
-    .execute(tx)
-    .await?;
-    Ok(())
+    .fetch_one(tx)
+    .await?)
 }
 
 /// Takes the public addresses off an instance; the user's as well if `also_elastic`. True if there were any.

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::operations::Opening;
 use crate::{Conn, Result};
 
 /// Who did it, in which request.
@@ -63,6 +64,8 @@ pub struct Entry {
     pub doorbells: Vec<(&'static str, Uuid)>,
     /// What users see change.
     pub events: Vec<EventRow>,
+    /// What is not done yet when this is answered.
+    pub operations: Vec<Opening>,
 }
 
 impl Entry {
@@ -75,6 +78,7 @@ impl Entry {
             detail: Value::Object(Default::default()),
             doorbells: vec![],
             events: vec![],
+            operations: vec![],
         }
     }
     /// With this in the audit log.
@@ -95,6 +99,12 @@ impl Entry {
         self.doorbells.push(("instance", instance));
         self
     }
+    /// With an operation.
+    #[must_use]
+    pub fn operation(mut self, operation: Opening) -> Self {
+        self.operations.push(operation);
+        self
+    }
     /// With an event.
     #[must_use]
     pub fn event(mut self, resource: &'static str, id: Uuid, from: Option<&str>, to: Option<&str>) -> Self {
@@ -105,6 +115,7 @@ impl Entry {
 
 /// Writes the entry.
 pub async fn write(tx: &mut Conn, author: &Author, entry: &Entry, answered: Option<&Answered>) -> Result<()> {
+    crate::operations::open(tx, author, &entry.operations).await?;
     let mut doorbells = entry.doorbells.clone();
     if !entry.events.is_empty() {
         doorbells.push(("event", author.account));

@@ -1,9 +1,14 @@
 //! Who leads a role: the epoch that fences out whoever led before (rules R5, R6).
+//!
+//! Every transaction of a controller begins with [`Fence::begin`]: it holds the role's row shared until it ends, so a
+//! take-over waits for it, and one that was taken over fails with [`StoreError::Deposed`] before it did anything. A leader
+//! that sleeps in the middle of a transaction is thrown out by PostgreSQL after three seconds: a successor waits no longer.
 
-use crate::{Result, Store};
+use crate::{Conn, Result, Store, StoreError, Tx};
 
 /// Takes over `role`: raises its epoch and returns the new one. Documents made under an older epoch are refused by
-/// every agent that has seen a newer.
+/// every agent that has seen a newer. Waits for transactions of the leader before; [`StoreError::Unavailable`] if that
+/// takes too long: try again.
 pub async fn take_over(store: &Store, role: &str, holder: &str) -> Result<u64> {
     let epoch: i64 = sqlx::query_scalar(
         "insert into leader_epochs (role, epoch, holder) values ($1, 1, $2)
@@ -15,4 +20,62 @@ pub async fn take_over(store: &Store, role: &str, holder: &str) -> Result<u64> {
     .fetch_one(store.pool())
     .await?;
     Ok(epoch.unsigned_abs())
+}
+
+/// What a leader shows at the moment of every effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fence {
+    /// The role it leads.
+    pub role: &'static str,
+    /// Since this epoch.
+    pub epoch: u64,
+}
+
+impl Fence {
+    /// Begins a transaction that nobody but this leader can commit.
+    pub async fn begin(&self, store: &Store) -> Result<Tx> {
+        self.begin_with(store, "begin; set local idle_in_transaction_session_timeout = '3s'").await
+    }
+
+    /// The same for what a node will say again: the commit does not wait for the disk.
+    pub async fn begin_relaxed(&self, store: &Store) -> Result<Tx> {
+        self.begin_with(
+            store,
+            "begin; set local idle_in_transaction_session_timeout = '3s'; set local synchronous_commit = off",
+        )
+        .await
+    }
+
+    async fn begin_with(&self, store: &Store, statement: &'static str) -> Result<Tx> {
+        let mut tx = store.pool().begin_with(statement).await?;
+        fenced(&mut tx, self.role, self.epoch).await?;
+        Ok(tx)
+    }
+
+    /// Whether it still leads, at this moment: for what has no transaction of its own.
+    pub async fn check(&self, store: &Store) -> Result<()> {
+        let epoch: Option<i64> = sqlx::query_scalar("select epoch from leader_epochs where role = $1")
+            .bind(self.role)
+            .fetch_optional(store.pool())
+            .await?;
+        self.compare(epoch)
+    }
+
+    fn compare(&self, found: Option<i64>) -> Result<()> {
+        let found = found.unwrap_or(0).unsigned_abs();
+        if found == self.epoch && found > 0 {
+            return Ok(());
+        }
+        Err(StoreError::Deposed { role: self.role, epoch: self.epoch, by: found })
+    }
+}
+
+/// The transaction fails unless `epoch` is the role's. Nobody takes over before it ends.
+pub async fn fenced(tx: &mut Conn, role: &'static str, epoch: u64) -> Result<()> {
+    // A lock, not a look: a take-over that commits while this waits is seen.
+    let found: Option<i64> = sqlx::query_scalar("select epoch from leader_epochs where role = $1 for share")
+        .bind(role)
+        .fetch_optional(tx)
+        .await?;
+    Fence { role, epoch }.compare(found)
 }

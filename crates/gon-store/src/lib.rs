@@ -145,15 +145,13 @@ impl Store {
     /// `postgres:///gon?host=/path/to/socket-dir&user=gon`.
     pub async fn connect(url: &str, max_connections: u32) -> Result<Self> {
         let options: PgConnectOptions = url.parse().map_err(StoreError::from)?;
-        let options = options
-            .application_name("gond")
-            .options([
-                // A statement that runs for 5 s is a defect or an attack (rule R21).
-                ("statement_timeout", "5000"),
-                // Who waits longer than this for a row or a table is told to try again.
-                ("lock_timeout", "1500"),
-                ("idle_in_transaction_session_timeout", "10000"),
-            ]);
+        let options = options.application_name("gond").options([
+            // A statement that runs for 5 s is a defect or an attack (rule R21).
+            ("statement_timeout", "5000"),
+            // Who waits longer than this for a row or a table is told to try again.
+            ("lock_timeout", "1500"),
+            ("idle_in_transaction_session_timeout", "10000"),
+        ]);
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .min_connections(1)

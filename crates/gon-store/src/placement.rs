@@ -67,7 +67,7 @@ pub struct CandidateRow {
     pub availability_zone: String,
     /// Whether the operator lets it take instances.
     pub schedulable: bool,
-    /// Whether it reported itself within the last 15 s.
+    /// Whether it is heard of (`node_is_silent`).
     pub heard: bool,
     /// Processors it lends.
     pub capacity_vcpus: i32,
@@ -89,12 +89,13 @@ pub struct CandidateRow {
     pub last_run_as_uid: i32,
 }
 
-/// Locks every node, by id: placements happen one after the other.
+/// Locks every node that was not removed, by id: placements happen one after the other.
 pub async fn lock_candidates(tx: &mut Conn) -> Result<Vec<CandidateRow>> {
     Ok(sqlx::query_as(
-        "select id, name, availability_zone, schedulable, last_report_at > now() - interval '15 seconds' as heard,
-           capacity_vcpus, capacity_memory_mib, capacity_disk_gib, used_vcpus, used_memory_mib, used_disk_gib, images, last_port_no, last_run_as_uid
-         from nodes order by id for update",
+        "select id, name, availability_zone, cordoned_at is null and draining_at is null as schedulable,
+           not node_is_silent(last_report_at) as heard, capacity_vcpus, capacity_memory_mib, capacity_disk_gib,
+           used_vcpus, used_memory_mib, used_disk_gib, images, last_port_no, last_run_as_uid
+         from nodes where removed_at is null order by id for update",
     )
     .fetch_all(tx)
     .await?)
@@ -201,7 +202,98 @@ pub async fn give_up(tx: &mut Conn, row: &UnplacedRow, reason: &str) -> Result<(
     .execute(&mut *tx)
     .await?;
     event(tx, row.account_id, row.id, Some("pending"), "shutting-down", Some(reason)).await?;
+    crate::operations::settle(tx, row.id, None).await?;
     ring(tx, "instance", row.id).await
+}
+
+/// Takes an instance off its node, which has nothing of it any more. It keeps its addresses and is placed anew when it is
+/// started.
+pub(crate) async fn leave_node(tx: &mut Conn, instance: Uuid) -> Result<()> {
+    durable(tx).await?;
+    sqlx::query(
+        "update nodes n set used_vcpus = used_vcpus - i.vcpus, used_memory_mib = used_memory_mib - i.memory_mib,
+           used_disk_gib = used_disk_gib - i.disk_gib
+         from instances i where i.id = $1 and n.id = i.node_id",
+    )
+    .bind(instance)
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query(
+        "update network_interfaces set node_id = null, port_no = null, port_state = 'unknown', port_reason = null
+         where instance_id = $1 and deleted_at is null",
+    )
+    .bind(instance)
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query(
+        "update instances set node_id = null, run_as_uid = null, leaving_node = false, generation = generation + 1,
+           updated_at = now()
+         where id = $1",
+    )
+    .bind(instance)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Tells the node of a stopped instance to let go of it.
+pub async fn ask_to_leave(tx: &mut Conn, instance: Uuid) -> Result<()> {
+    sqlx::query(
+        "update instances set leaving_node = true, generation = generation + 1, updated_at = now() where id = $1",
+    )
+    .bind(instance)
+    .execute(&mut *tx)
+    .await?;
+    ring(tx, "instance", instance).await
+}
+
+/// Stops a running instance because its node is to be empty: asked, not cut, as its user would.
+pub async fn stop_for_drain(
+    tx: &mut Conn,
+    instance: Uuid,
+    account: Uuid,
+    vpc: Uuid,
+    reason: &str,
+) -> Result<()> {
+    sqlx::query(
+        "update instances set power = 'stopped', state = 'stopping', force_stop = false, state_reason = $2,
+           generation = generation + 1, updated_at = now()
+         where id = $1",
+    )
+    .bind(instance)
+    .bind(reason)
+    .execute(&mut *tx)
+    .await?;
+    if release_public_ips(tx, instance, false).await? {
+        touch_vpc(tx, vpc).await?;
+    }
+    crate::operations::cancel(tx, &[instance], reason).await?;
+    event(tx, account, instance, Some("running"), "stopping", Some(reason)).await?;
+    ring(tx, "instance", instance).await
+}
+
+/// Which of these instances PostgreSQL says are no longer the node's: a row that says so, not one that is missing.
+pub async fn left(conn: &mut Conn, node: Uuid, instances: &[Uuid]) -> Result<Vec<Uuid>> {
+    Ok(sqlx::query_scalar(
+        "select id from instances where id = any ($2)
+           and (node_id is distinct from $1 or leaving_node or not 'compute' = any (finalizers))",
+    )
+    .bind(node)
+    .bind(instances)
+    .fetch_all(conn)
+    .await?)
+}
+
+/// The same for interfaces and their ports.
+pub async fn ports_left(conn: &mut Conn, node: Uuid, interfaces: &[Uuid]) -> Result<Vec<Uuid>> {
+    Ok(sqlx::query_scalar(
+        "select n.id from network_interfaces n join instances i on i.id = n.instance_id
+         where n.id = any ($2) and (n.node_id is distinct from $1 or not 'compute' = any (i.finalizers))",
+    )
+    .bind(node)
+    .bind(interfaces)
+    .fetch_all(conn)
+    .await?)
 }
 
 /// Writes an event of an instance and rings for it.
@@ -274,13 +366,14 @@ pub async fn finish(tx: &mut Conn, instance: Uuid) -> Result<()> {
     .await?;
     sqlx::query(
         "update instances set state = 'terminated', finalizers = '{}', node_id = null, run_as_uid = null,
-           generation = generation + 1, terminated_at = now(), deleted_at = now(), updated_at = now()
+           leaving_node = false, generation = generation + 1, terminated_at = now(), deleted_at = now(), updated_at = now()
          where id = $1",
     )
     .bind(instance)
     .execute(&mut *tx)
     .await?;
     event(tx, account, instance, Some("shutting-down"), "terminated", None).await?;
+    crate::operations::settle(tx, instance, None).await?;
     touch_vpc(tx, vpc).await
 }
 

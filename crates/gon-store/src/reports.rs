@@ -5,15 +5,10 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::placement::{durable, event, release_public_ips, touch_vpc};
+use crate::operations::settle;
+use crate::placement::{durable, event, leave_node, release_public_ips, touch_vpc};
 use crate::relay::ring;
-use crate::{Conn, Result, Store, commit};
-
-/// A transaction for what a node reports again and again: it does not wait for the disk, since losing it loses nothing
-/// that will not be said again.
-pub async fn begin(store: &Store) -> Result<crate::Tx> {
-    Ok(store.pool().begin_with("begin; set local synchronous_commit = off").await?)
-}
+use crate::{Conn, Result, commit};
 
 /// Records the generation of each VPC that is in force on a node. Never backwards, never beyond what is asked for.
 /// Returns the accounts whose VPCs moved.
@@ -114,13 +109,19 @@ pub struct ReportedRow {
     pub placement_epoch: i64,
     /// Whether its node still has something to clean up.
     pub has_compute: bool,
+    /// Whether it is to leave its node although it is not to end.
+    pub leaving_node: bool,
+    /// The number of reboots somebody waits for.
+    pub awaited_reboots: Option<i64>,
 }
 
 /// Locks those of `instances` that are placed on `node`, by id.
 pub async fn lock_instances(tx: &mut Conn, node: Uuid, instances: &[Uuid]) -> Result<Vec<ReportedRow>> {
     Ok(sqlx::query_as(
         "select id, account_id, vpc_id, state::text as state, state_reason, power::text as power, generation,
-           observed_generation, placement_epoch, 'compute' = any (finalizers) as has_compute
+           observed_generation, placement_epoch, 'compute' = any (finalizers) as has_compute, leaving_node,
+           (select max(o.generation) from operations o
+            where o.resource_id = instances.id and o.finished_at is null and o.goal = 'rebooted') as awaited_reboots
          from instances where node_id = $1 and id = any ($2) order by id for update",
     )
     .bind(node)
@@ -140,6 +141,10 @@ pub struct Observation {
     pub power: Option<&'static str>,
     /// Nothing of the instance is left on the node.
     pub compute_gone: bool,
+    /// Nothing of it is left there, and it is not to end: it is placed nowhere from now on.
+    pub left_node: bool,
+    /// How many reboots the node has done, if somebody waits for that many.
+    pub reboots: Option<i64>,
 }
 
 /// Writes what a report changes of a row that [`lock_instances`] locked. An instance that stops loses the public
@@ -181,8 +186,15 @@ pub async fn observe(tx: &mut Conn, row: &ReportedRow, said: i64, change: &Obser
     if change.compute_gone {
         touch_vpc(tx, row.vpc_id).await?;
     }
-    if respecified || change.compute_gone {
+    if change.left_node {
+        leave_node(tx, row.id).await?;
+        touch_vpc(tx, row.vpc_id).await?;
+    }
+    if respecified || change.compute_gone || change.left_node {
         ring(tx, "instance", row.id).await?;
+    }
+    if moved || change.reboots.is_some() {
+        settle(tx, row.id, change.reboots).await?;
     }
     Ok(())
 }

@@ -188,7 +188,9 @@ pub async fn blockers(conn: &mut Conn, subnet: Uuid) -> Result<Vec<(String, Uuid
 
 /// The zones there are, the oldest node's first.
 pub async fn zones(conn: &mut Conn) -> Result<Vec<String>> {
-    Ok(sqlx::query_scalar("select availability_zone from nodes group by 1 order by min(created_at)")
-        .fetch_all(conn)
-        .await?)
+    Ok(sqlx::query_scalar(
+        "select availability_zone from nodes where removed_at is null group by 1 order by min(created_at)",
+    )
+    .fetch_all(conn)
+    .await?)
 }

@@ -3,6 +3,7 @@
 //! Assumes only the REST API (`gon-api`). Promises that whatever it does is a call anybody can make: `--verbose` prints
 //! each one.
 
+mod nodes;
 mod output;
 mod quickstart;
 mod session;
@@ -42,7 +43,7 @@ enum Command {
     /// Forget the session, here and on the server.
     Logout,
     /// List resources: instances, vpcs, subnets, security-groups, route-tables, internet-gateways, addresses, key-pairs,
-    /// images, instance-types, nodes.
+    /// images, instance-types, nodes, operations.
     List {
         /// Which kind.
         resource: String,
@@ -86,6 +87,22 @@ enum Command {
     Console {
         /// Its id.
         id: String,
+    },
+    /// Servers that run instances: list them, keep instances away, empty, remove. For administrators.
+    Nodes {
+        #[command(subcommand)]
+        verb: nodes::Verb,
+    },
+    /// What was answered before it was done: all of it, or one operation until it has ended.
+    Operations {
+        /// Only this one.
+        id: Option<String>,
+        /// Those in this state: pending, running, succeeded, failed, cancelled.
+        #[arg(long)]
+        state: Option<String>,
+        /// Wait until the operation has ended; fails unless it succeeded.
+        #[arg(long, requires = "id")]
+        wait: bool,
     },
     /// Make a VPC with a public subnet, a key pair and an instance, and wait until it answers SSH. Idempotent.
     Quickstart {
@@ -138,6 +155,16 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
                     let path = format!("{}/console-output", session::path_of_instance(&id)?);
                     output::console(&api.get(&path).await?)?;
                 }
+                Command::Nodes { verb } => nodes::run(&mut api, verb, json).await?,
+                Command::Operations { id: None, state, .. } => {
+                    let filters: Vec<String> = state.iter().map(|state| format!("state={state}")).collect();
+                    let path = session::list_path("operations", &filters)?;
+                    output::list("operations", &api.list(&path).await?, json)?;
+                }
+                Command::Operations { id: Some(id), wait: false, .. } => {
+                    output::one(&api.get(&session::path_of(&id)?).await?)?;
+                }
+                Command::Operations { id: Some(id), .. } => nodes::wait(&mut api, &id, json).await?,
                 Command::Login { .. } | Command::Quickstart { .. } => {}
             }
             Ok(())

@@ -23,7 +23,17 @@ fn columns(resource: &str) -> &'static [&'static str] {
         "key-pairs" => &["id", "name", "key_type", "fingerprint"],
         "images" => &["id", "name", "kind", "description"],
         "instance-types" => &["name", "vcpus", "memory_mib"],
-        "nodes" => &["id", "name", "availability_zone", "accelerator"],
+        "nodes" => &[
+            "id",
+            "name",
+            "state",
+            "availability_zone",
+            "accelerator",
+            "instances",
+            "address",
+            "last_report_at",
+        ],
+        "operations" => &["id", "action", "state", "resource_id", "error", "created_at"],
         _ => &["id", "name", "state"],
     }
 }

@@ -196,7 +196,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 
 /// Path of a list.
 pub fn list_path(resource: &str, filters: &[String]) -> anyhow::Result<String> {
-    const KNOWN: [&str; 12] = [
+    const KNOWN: [&str; 13] = [
         "instances",
         "vpcs",
         "subnets",
@@ -209,6 +209,7 @@ pub fn list_path(resource: &str, filters: &[String]) -> anyhow::Result<String> {
         "images",
         "instance-types",
         "nodes",
+        "operations",
     ];
     if !KNOWN.contains(&resource) {
         bail!("'{resource}' is no kind of resource: one of {}", KNOWN.join(", "));
@@ -251,6 +252,7 @@ pub fn path_of(id: &str) -> anyhow::Result<String> {
         "key" => "key-pairs",
         "ami" => "images",
         "node" => "nodes",
+        "op" => "operations",
         _ => bail!("'{id}' is no id: expected something like i-0123456789abcdef0 or vpc-0123456789abcdef0"),
     };
     Ok(format!("/api/v1/{resource}/{}", escape(id)))

@@ -343,6 +343,7 @@ async fn send_reports(shared: Arc<Shared>, node: NodeId) {
             node,
             accepted: shared.accepted(),
             instances: shared.board.reports(),
+            node_epoch: node::node_epoch(&shared.config.state_dir).ok().flatten(),
         };
         shared.count(&report.instances);
         let gone = report.instances.iter().any(|i| i.observed == ObservedInstance::Gone);

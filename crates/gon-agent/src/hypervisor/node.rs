@@ -18,11 +18,13 @@ use super::accelerator::{manifests, read_json, write_json};
 use super::{Config, Shared, chain};
 
 /// How often the node says what it is; and how long after a failure.
-const INTERVAL: Duration = Duration::from_secs(10);
+const INTERVAL: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
 /// The same while nobody knows it: nothing can begin before.
 const FIRST: Duration = Duration::from_millis(100);
 const FILE: &str = "node.json";
+/// Where the kernel says which boot this is.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Who this node is, by the control plane's word; kept from the first answer on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +40,12 @@ struct Identity {
 pub fn node_id(state_dir: &Path) -> io::Result<Option<NodeId>> {
     let identity: Option<Identity> = read_json(&state_dir.join(FILE))?;
     Ok(identity.map(|identity| identity.node))
+}
+
+/// Its epoch, as it was told last.
+pub fn node_epoch(state_dir: &Path) -> io::Result<Option<u64>> {
+    let identity: Option<Identity> = read_json(&state_dir.join(FILE))?;
+    Ok(identity.map(|identity| identity.epoch))
 }
 
 /// Says what this node is until somebody answers; its identity. Only a node that never had one has to wait for that.
@@ -114,6 +122,7 @@ fn describe(config: &Config, capabilities: &Capabilities) -> NodeReport {
     let mut versions = config.versions.clone();
     versions.insert("qemu".to_owned(), capabilities.version_text());
     versions.insert("kernel".to_owned(), host.kernel);
+    let told: Option<Identity> = read_json(&config.state_dir.join(FILE)).ok().flatten();
     NodeReport {
         format: gon_proto::FORMAT,
         name: config.node.name.clone(),
@@ -125,6 +134,11 @@ fn describe(config: &Config, capabilities: &Capabilities) -> NodeReport {
         ovs_datapath: config.ovs_datapath.clone(),
         versions,
         images: images(&config.images),
+        labels: BTreeMap::new(),
+        address: None,
+        boot_id: std::fs::read_to_string(BOOT_ID).ok().and_then(|text| text.trim().parse().ok()),
+        node: told.as_ref().map(|told| told.node),
+        epoch: told.map(|told| told.epoch),
     }
 }
 

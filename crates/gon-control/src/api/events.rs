@@ -128,7 +128,8 @@ async fn look(app: &AppState, position: &mut Option<Position>) -> gon_store::Res
 
 fn shown_id(resource: &str, id: Uuid) -> String {
     use gon_types::id::{
-        AddressId, InternetGatewayId, KeyPairId, RouteTableId, SecurityGroupId, SubnetId, VpcId,
+        AddressId, InternetGatewayId, KeyPairId, NodeId, OperationId, RouteTableId, SecurityGroupId,
+        SubnetId, VpcId,
     };
     match resource {
         "instance" => InstanceId::from_uuid(id).to_string(),
@@ -138,6 +139,8 @@ fn shown_id(resource: &str, id: Uuid) -> String {
         "route_table" => RouteTableId::from_uuid(id).to_string(),
         "internet_gateway" => InternetGatewayId::from_uuid(id).to_string(),
         "address" => AddressId::from_uuid(id).to_string(),
+        "node" => NodeId::from_uuid(id).to_string(),
+        "operation" => OperationId::from_uuid(id).to_string(),
         "key_pair" => KeyPairId::from_uuid(id).to_string(),
         _ => id.to_string(),
     }

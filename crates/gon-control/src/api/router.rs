@@ -22,7 +22,7 @@ use super::route::{RequestId, Routes, request_id};
 use super::state::AppState;
 use super::{
     addresses, auth, console, images, instances, internet_gateways, key_pairs, network_interfaces, nodes,
-    openapi, route_tables, security_groups, subnets, vpcs, ws,
+    openapi, operations, route_tables, security_groups, subnets, vpcs, ws,
 };
 use crate::documents::lock;
 use crate::service::{Kind, Refusal};
@@ -43,6 +43,7 @@ pub fn routes() -> Routes {
     key_pairs::register(&mut routes);
     images::register(&mut routes);
     nodes::register(&mut routes);
+    operations::register(&mut routes);
     routes
 }
 

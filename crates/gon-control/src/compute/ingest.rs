@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use gon_core::instance::{self, Observed, Power};
 use gon_proto::{ComputeReport, ImageKind, InstanceReport, NodeAnswer, NodeReport, ObservedInstance};
 use gon_store::StoreError;
-use gon_store::nodes::{ImageFacts, NodeFacts};
+use gon_store::nodes::{ImageFacts, NodeFacts, Reported};
 use gon_store::reports::{self, Observation, ReportedRow};
 use gon_types::id::NodeId;
 use gon_types::{InstanceState, crash};
@@ -43,6 +43,17 @@ pub fn judge(row: &ReportedRow, report: &InstanceReport) -> Result<Option<Observ
     let state: InstanceState = row.state.parse().map_err(word)?;
     let power: Power = row.power.parse().map_err(word)?;
     let seen = observed(report.observed);
+    if row.leaving_node && seen == Observed::Gone {
+        let (state, reason) = (state.as_str(), row.state_reason.clone());
+        return Ok(Some(Observation {
+            state,
+            reason,
+            power: None,
+            compute_gone: false,
+            left_node: true,
+            reboots: None,
+        }));
+    }
     let next = instance::next(state, power, seen);
     let detail = report.reason.as_deref().map(|r| r.chars().take(500).collect::<String>());
     let reason = match next.reason {
@@ -57,11 +68,19 @@ pub fn judge(row: &ReportedRow, report: &InstanceReport) -> Result<Option<Observ
         reason,
         power: next.power.map(Power::as_str),
         compute_gone: next.compute_gone && row.has_compute,
+        left_node: false,
+        reboots: row
+            .awaited_reboots
+            .filter(|awaited| {
+                seen == Observed::Running && i64::try_from(report.reboot_seq).is_ok_and(|n| n >= *awaited)
+            })
+            .and(i64::try_from(report.reboot_seq).ok()),
     };
     let nothing = change.state == row.state
         && change.reason == row.state_reason
         && change.power.is_none()
         && !change.compute_gone
+        && change.reboots.is_none()
         && row.observed_generation == row.generation;
     Ok((!nothing).then_some(change))
 }
@@ -70,7 +89,7 @@ impl InstanceManager {
     /// Takes a report of `node`, which the caller has proved. A report of an older placement or generation changes
     /// nothing.
     pub async fn ingest(&self, node: NodeId, report: ComputeReport) -> Result<(), NodeError> {
-        let result = self.take(node, report).await;
+        let result = self.seat.heed(self.take(node, report).await);
         match &result {
             Ok(()) => self.metrics.reports.inc(),
             Err(_) => self.metrics.reports_failed.inc(),
@@ -79,6 +98,7 @@ impl InstanceManager {
     }
 
     async fn take(&self, node: NodeId, report: ComputeReport) -> Result<(), NodeError> {
+        let fence = self.seat.fence().map_err(|_| NodeError::NotLeading)?;
         let known = lock(&self.reports)
             .get(&node)
             .is_some_and(|(held, at)| held.instances == report.instances && at.elapsed() < FULL);
@@ -88,7 +108,13 @@ impl InstanceManager {
         let said: HashMap<Uuid, &InstanceReport> =
             report.instances.iter().map(|i| (i.id.uuid(), i)).collect();
         let ids: Vec<Uuid> = said.keys().copied().collect();
-        let mut tx = reports::begin(&self.store).await?;
+        let mut tx = fence.begin_relaxed(&self.store).await?;
+        if let Some(epoch) = report.node_epoch {
+            let epoch = i64::try_from(epoch).map_err(|_| NodeError::OldEpoch)?;
+            if !gon_store::nodes::is_current(&mut tx, node.uuid(), epoch).await? {
+                return Err(NodeError::OldEpoch);
+            }
+        }
         let mut changed = 0;
         let mut ended = false;
         if !ids.is_empty() {
@@ -121,28 +147,37 @@ impl InstanceManager {
         if changed > 0 {
             self.nudge.nudge();
         }
-        lock(&self.reports).insert(node, (report, Instant::now()));
+        let first = lock(&self.reports).insert(node, (report, Instant::now())).is_none();
+        if first {
+            // Now it is known what the node has, and so whether many may go.
+            self.refresh(node).await?;
+        }
         Ok(())
     }
 
-    /// Takes what a node says of itself; a new one joins.
+    /// Takes what a node says of itself; a new one joins. One that was told of an epoch that is over changes nothing and
+    /// is told of the one that is.
     pub async fn ingest_node(&self, report: NodeReport) -> Result<NodeAnswer, NodeError> {
+        let result = self.seat.heed(self.take_node(report).await);
+        match &result {
+            Ok(_) => self.metrics.reports.inc(),
+            Err(_) => self.metrics.reports_failed.inc(),
+        };
+        result
+    }
+
+    async fn take_node(&self, report: NodeReport) -> Result<NodeAnswer, NodeError> {
+        let fence = self.seat.fence().map_err(|_| NodeError::NotLeading)?;
         let facts = facts(report)?;
-        let stored = gon_store::nodes::report(&self.store, &facts, Uuid::now_v7()).await;
+        let stored = gon_store::nodes::report(&self.store, Some(&fence), &facts, Uuid::now_v7()).await;
         let (id, epoch) = match stored {
-            Ok(answer) => answer,
+            Ok(Reported::Taken { id, epoch } | Reported::Old { id, epoch }) => (id, epoch),
+            Ok(Reported::Removed) => return Err(NodeError::Removed),
             // Its name, zone or an image is not one we can keep: the node's to mend.
-            Err(error @ StoreError::Constraint { .. }) => {
-                self.metrics.reports_failed.inc();
-                return Err(NodeError::Invalid(error.to_string()));
-            }
-            Err(error) => {
-                self.metrics.reports_failed.inc();
-                return Err(error.into());
-            }
+            Err(error @ StoreError::Constraint { .. }) => return Err(NodeError::Invalid(error.to_string())),
+            Err(error) => return Err(error.into()),
         };
         self.nudge.nudge();
-        self.metrics.reports.inc();
         Ok(NodeAnswer { node: NodeId::from_uuid(id), epoch })
     }
 }
@@ -178,5 +213,12 @@ fn facts(report: NodeReport) -> Result<NodeFacts, NodeError> {
         ovs_datapath: report.ovs_datapath,
         versions: serde_json::json!(report.versions),
         images,
+        labels: serde_json::json!(report.labels),
+        address: report.address,
+        boot_id: report.boot_id,
+        told: match (report.node, report.epoch) {
+            (Some(node), Some(epoch)) => Some((node.uuid(), i64::try_from(epoch).unwrap_or(0))),
+            _ => None,
+        },
     })
 }

@@ -4,16 +4,15 @@
 //! Level-triggered like the network controller. A round places what waits for a node, finishes what is terminated and
 //! has nothing left anywhere, and publishes the documents of the nodes concerned.
 
+mod drain;
 pub mod ingest;
 pub mod place;
 pub mod resolve;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use gon_bus::Bus;
 use gon_cluster::{Alive, Liveness};
 use gon_proto::doorbell::Subject;
@@ -22,15 +21,15 @@ use gon_store::nodes::NodeRow;
 use gon_store::{Store, StoreError};
 use gon_types::id::NodeId;
 use gon_types::{DocumentVersion, crash};
-use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::documents::{Directory, Documents, NodeError, NodeIdentity, lock};
+use crate::lead::Seat;
 use crate::reconcile::{Bell, Wake};
 use crate::relay::Nudge;
-use crate::status::{Metrics, Ready, turning};
+use crate::status::{Metrics, Ready};
 
 /// Name of the role where leaders are elected and epochs counted.
 pub const ROLE: &str = "instance-manager";
@@ -58,16 +57,16 @@ impl Default for ComputeSettings {
 
 /// Silent nodes and how many instances are on them: what is known of those is old (rule S32: unknown within 15 s).
 pub(crate) fn silent(nodes: &[NodeRow]) -> (i64, i64) {
-    let limit = OffsetDateTime::now_utc() - gon_cluster::NODE_TTL;
-    let silent = nodes.iter().filter(|n| n.last_report_at < limit);
+    let silent = nodes.iter().filter(|n| n.silent);
     silent.fold((0, 0), |(count, instances), n| (count + 1, instances + n.instances))
 }
 
-/// Whether a document of these rows may remove most of a node (rule R11). As with ports: what an agent holds and this
-/// document does not ask to run is here as terminated.
+/// Whether a document of these rows may remove most of a node (rule R11): many are to go because a user or an operator
+/// said so, each of them is in the document, and of everything else that the node was known to have PostgreSQL says that
+/// it left (`is_explained`). A read that brought too little never gives this permission.
 #[must_use]
-pub fn mass_change_ok(rows: &[gon_store::compute_document::InstanceRow]) -> bool {
-    rows.iter().filter(|r| r.power == "terminated").count() > 3
+pub fn mass_change_ok(rows: &[gon_store::compute_document::InstanceRow], is_explained: bool) -> bool {
+    is_explained && rows.iter().filter(|r| r.power == "terminated").count() > 3
 }
 
 /// The instance manager. Shared by its loop and by the router that serves its documents.
@@ -79,15 +78,14 @@ pub struct InstanceManager {
     settings: ComputeSettings,
     nudge: Nudge,
     metrics: Arc<Metrics>,
-    ready: Ready,
-    epoch: AtomicU64,
+    seat: Seat,
     /// The last report of each node that was taken in full, and when.
     reports: Mutex<HashMap<NodeId, (ComputeReport, Instant)>>,
 }
 
 impl std::fmt::Debug for InstanceManager {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("InstanceManager").field("epoch", &self.epoch).finish_non_exhaustive()
+        f.debug_struct("InstanceManager").field("seat", &self.seat).finish_non_exhaustive()
     }
 }
 
@@ -110,8 +108,7 @@ impl InstanceManager {
             settings,
             nudge,
             metrics,
-            ready: Ready::default(),
-            epoch: AtomicU64::new(0),
+            seat: Seat::new(ROLE),
             reports: Mutex::default(),
         }
     }
@@ -119,7 +116,27 @@ impl InstanceManager {
     /// Whether it leads and has looked at everything once.
     #[must_use]
     pub fn ready(&self) -> Ready {
-        self.ready.clone()
+        self.seat.ready().clone()
+    }
+
+    /// Whether it leads: only then it serves documents and takes reports.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.seat.ready().leads().is_some()
+    }
+
+    /// Raises the epoch and leads from now on, without an election: for tests, and for tools that hold the site still.
+    pub async fn take_over(&self, holder: &str) -> Result<u64, StoreError> {
+        let epoch = gon_store::leader::take_over(&self.store, ROLE, holder).await?;
+        self.assume(epoch);
+        Ok(epoch)
+    }
+
+    /// Believes to lead since `epoch`. Whether that is true, PostgreSQL says at every effect.
+    pub fn assume(&self, epoch: u64) {
+        lock(&self.reports).clear();
+        self.documents.clear();
+        self.seat.begin(epoch);
     }
 
     /// Its documents.
@@ -128,8 +145,11 @@ impl InstanceManager {
         &self.documents
     }
 
-    /// The node of an identity.
+    /// The node of an identity; [`NodeError::NotLeading`] where nothing is served.
     pub async fn node(&self, identity: &NodeIdentity) -> Result<NodeId, NodeError> {
+        if !self.leads() {
+            return Err(NodeError::NotLeading);
+        }
         let found = self.directory.id(&self.store, identity).await?;
         found.ok_or_else(|| NodeError::UnknownNode(identity.0.to_string()))
     }
@@ -142,55 +162,42 @@ impl InstanceManager {
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         let alive = liveness.nodes().await;
-        loop {
-            let leadership = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                won = turning(&self.ready, liveness.campaign(ROLE, holder)) => won.context("campaigning")?,
-            };
+        while let Some((ticket, epoch)) = self.seat.win(&self.store, liveness, holder, &stop).await {
+            self.assume(epoch);
+            let mut ticket = Some(ticket);
             let led = tokio::select! {
-                led = self.lead(&alive, holder, stop.clone()) => led,
-                () = leadership.lost() => {
-                    tracing::warn!(role = ROLE, "leadership lost");
-                    Ok(())
-                }
+                led = self.lead(&alive, stop.clone()) => led,
+                () = self.seat.deposed() => Ok(()),
+                never = self.work(holder) => match never {},
+                never = self.seat.keep(&mut ticket, liveness, holder) => match never {},
             };
-            self.ready.set(false);
-            self.ready.lead(None);
+            self.seat.end();
+            self.documents.clear();
+            self.seat.leave(ticket, &stop).await;
             led?;
-            if stop.is_cancelled() {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
-    async fn lead(
-        &self,
-        alive: &watch::Receiver<Alive>,
-        holder: &str,
-        stop: CancellationToken,
-    ) -> anyhow::Result<()> {
-        let epoch = gon_store::leader::take_over(&self.store, ROLE, holder).await.context("taking over")?;
-        lock(&self.reports).clear();
-        self.epoch.store(epoch, Ordering::Release);
-        self.ready.lead(Some(epoch));
-        tracing::info!(role = ROLE, epoch, "leading");
+    async fn lead(&self, alive: &watch::Receiver<Alive>, stop: CancellationToken) -> anyhow::Result<()> {
         let mut bell = Bell::listen(&*self.bus, &[Subject::Instance, Subject::Node], stop).await?;
         let mut pruned: Option<Instant> = None;
         loop {
             let wake = bell.wait().await;
-            self.ready.turn();
+            self.seat.ready().turn();
             let rung = match &wake {
                 Wake::Stop => return Ok(()),
                 Wake::Sweep => None,
                 Wake::Rung(rings) => Some(rings),
             };
-            // A new value, so that the watch is not held across a wait.
-            let alive = alive.borrow().names.clone();
-            let result = self.round(rung, &alive).await;
-            match result {
+            // A new value, so that the watch is not held across a wait. A stale set vouches for nobody: then only a
+            // node's own reports count.
+            let alive =
+                Some(alive.borrow()).filter(|a| !a.stale).map(|a| a.names.clone()).unwrap_or_default();
+            match self.seat.heed(self.round(rung, &alive).await) {
                 Ok(()) => {
                     if rung.is_none() {
-                        self.ready.set(true);
+                        self.seat.ready().set(true);
                     }
                 }
                 Err(error) => {
@@ -242,9 +249,10 @@ impl InstanceManager {
 
     /// Reads, resolves and publishes one node's document. Returns the version in force.
     pub async fn refresh(&self, node: NodeId) -> Result<DocumentVersion, StoreError> {
-        let epoch = self.epoch.load(Ordering::Acquire);
+        let epoch = self.seat.fence()?.epoch;
         let rows = gon_store::compute_document::read(&self.store, node.uuid()).await?;
-        let mass_change_ok = mass_change_ok(&rows);
+        let is_explained = self.is_explained(node, &rows).await?;
+        let mass_change_ok = mass_change_ok(&rows, is_explained);
         let document = resolve::document(node, rows, &self.settings)?;
         let (version, new) = self
             .documents
@@ -257,10 +265,44 @@ impl InstanceManager {
         Ok(version)
     }
 
+    /// Whether of everything the node had, by our last document and by its last report, either is in `rows` or
+    /// PostgreSQL has a row that says that it left. False while we know nothing of the node.
+    async fn is_explained(
+        &self,
+        node: NodeId,
+        rows: &[gon_store::compute_document::InstanceRow],
+    ) -> Result<bool, StoreError> {
+        let told: Option<Vec<Uuid>> = self
+            .documents
+            .look(node, |document| document.instances.iter().map(|instance| instance.id.uuid()).collect());
+        let said: Option<Vec<Uuid>> = lock(&self.reports).get(&node).map(|(report, _)| {
+            let there = report.instances.iter().filter(|i| i.observed != gon_proto::ObservedInstance::Gone);
+            there.map(|i| i.id.uuid()).collect()
+        });
+        if told.is_none() && said.is_none() {
+            return Ok(false);
+        }
+        let mut missing: BTreeSet<Uuid> = told.into_iter().chain(said).flatten().collect();
+        for row in rows {
+            missing.remove(&row.id);
+        }
+        if missing.is_empty() {
+            return Ok(true);
+        }
+        let asked: Vec<Uuid> = missing.iter().copied().collect();
+        for left in gon_store::placement::left(&mut *self.store.conn().await?, node.uuid(), &asked).await? {
+            missing.remove(&left);
+        }
+        if !missing.is_empty() {
+            tracing::error!(%node, count = missing.len(), ?missing, "a node has instances of which there is no row");
+        }
+        Ok(missing.is_empty())
+    }
+
     /// Turns instances that have nothing left anywhere into tombstones.
     async fn finish(&self) -> Result<(), StoreError> {
         loop {
-            let mut tx = self.store.begin().await?;
+            let mut tx = self.seat.fence()?.begin(&self.store).await?;
             let ids = gon_store::placement::lock_finishable(&mut tx, BATCH).await?;
             if ids.is_empty() {
                 return Ok(());
@@ -282,8 +324,9 @@ impl InstanceManager {
     }
 
     async fn prune(&self) {
-        for (what, result) in gon_store::prune::round(&self.store).await {
-            match result {
+        let Ok(fence) = self.seat.fence() else { return };
+        for (what, result) in gon_store::prune::round(&self.store, &fence).await {
+            match self.seat.heed(result) {
                 Ok(0) => {}
                 Ok(count) => tracing::debug!(what, count, "expired rows removed"),
                 Err(error) => {

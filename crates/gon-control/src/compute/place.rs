@@ -95,7 +95,7 @@ impl InstanceManager {
         let mut touched = BTreeSet::new();
         let mut after = Uuid::nil();
         loop {
-            let mut tx = self.store.begin().await?;
+            let mut tx = self.seat.fence()?.begin(&self.store).await?;
             let waiting = gon_store::placement::lock_unplaced(&mut tx, after, BATCH).await?;
             let Some(last) = waiting.last() else { return Ok(touched) };
             after = last.id;

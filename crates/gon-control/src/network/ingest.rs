@@ -1,7 +1,6 @@
 //! What a network agent reports: the generations in force, how its ports are, and, by leaving them out, which are gone.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use gon_proto::doorbell::Subject;
@@ -19,7 +18,7 @@ const FULL: Duration = Duration::from_secs(10);
 impl NetworkController {
     /// Takes a report of `node`, which the caller has proved. A report of an older state of things changes nothing.
     pub async fn ingest(&self, node: NodeId, report: NetworkReport) -> Result<(), NodeError> {
-        let result = self.take(node, report).await;
+        let result = self.seat.heed(self.take(node, report).await);
         match &result {
             Ok(()) => self.metrics.reports.inc(),
             Err(_) => self.metrics.reports_failed.inc(),
@@ -28,18 +27,19 @@ impl NetworkController {
     }
 
     async fn take(&self, node: NodeId, report: NetworkReport) -> Result<(), NodeError> {
-        let (gone, had) = {
+        let fence = self.seat.fence().map_err(|_| NodeError::NotLeading)?;
+        let (gone, had, had_overlay) = {
             let memory = lock(&self.memory);
             let known = memory.get(&node);
             let last = known.and_then(|k| k.report.as_ref());
             let gone = known.map_or_else(Vec::new, |known| {
                 let latest = self.documents.latest(node).map(|document| document.version);
-                known.gone(self.epoch.load(Ordering::Acquire), latest, &report)
+                known.gone(fence.epoch, latest, &report)
             });
             if gone.is_empty() && last.is_some_and(|(held, at)| *held == report && at.elapsed() < FULL) {
                 return Ok(());
             }
-            (gone, last.map(|(held, _)| held.ports.clone()))
+            (gone, last.map(|(held, _)| held.ports.clone()), last.and_then(|(held, _)| held.overlay))
         };
         let mut degraded = 0;
         let mut ports = BTreeMap::new();
@@ -63,18 +63,24 @@ impl NetworkController {
             .filter_map(|v| Some((v.id.uuid(), i64::try_from(v.generation).ok()?)))
             .collect();
 
-        let mut tx = reports::begin(&self.store).await?;
+        let mut tx = fence.begin_relaxed(&self.store).await?;
         let accounts = reports::record_applied(&mut tx, node.uuid(), &vpcs).await?;
         if had.as_ref() != Some(&report.ports) {
             reports::record_ports(&mut tx, node.uuid(), &ports).await?;
         }
+        let overlay = report.overlay.map(|o| (o.address, o.mtu));
+        let moved = if had.is_none() || had_overlay != report.overlay {
+            gon_store::network_document::record_overlay(&mut tx, node.uuid(), overlay).await?
+        } else {
+            false
+        };
         let freed = if gone.is_empty() {
             vec![]
         } else {
             reports::network_is_gone(&mut tx, node.uuid(), &gone).await?
         };
         gon_store::commit(tx).await?;
-        if !freed.is_empty() {
+        if moved || !freed.is_empty() {
             self.nudge.nudge();
         }
         // What was applied is seen by users who wait for it. A doorbell that is lost costs them a look on a timer.
@@ -85,12 +91,19 @@ impl NetworkController {
                 tracing::debug!(%error, "nobody was told what was applied");
             }
         }
-        let mut memory = lock(&self.memory);
-        let known = memory.entry(node).or_default();
-        known.report = Some((report, Instant::now()));
-        known.degraded = degraded;
-        known.freed(&freed);
-        self.metrics.degraded_ports.set(memory.values().map(|m| m.degraded).sum());
+        let first = {
+            let mut memory = lock(&self.memory);
+            let known = memory.entry(node).or_default();
+            let first = known.report.replace((report, Instant::now())).is_none();
+            known.degraded = degraded;
+            known.freed(&freed);
+            self.metrics.degraded_ports.set(memory.values().map(|m| m.degraded).sum());
+            first
+        };
+        if first {
+            // Now it is known what the node has, and so whether many may go.
+            self.refresh(node).await?;
+        }
         Ok(())
     }
 }

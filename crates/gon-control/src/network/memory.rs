@@ -12,6 +12,8 @@ use uuid::Uuid;
 /// The memory of one node.
 #[derive(Debug, Default)]
 pub struct NodeMemory {
+    /// Whether a document is in force.
+    was_published: bool,
     /// VPCs of the document in force.
     vpcs: BTreeSet<VpcId>,
     /// Interfaces of the document in force.
@@ -26,12 +28,13 @@ pub struct NodeMemory {
     pub(super) degraded: i64,
 }
 
-/// Whether a document that leaves these ports out may remove most of a node (rule R11). Every port an agent may still
-/// hold is in the document, or is leaving: it stays placed until the node has reported it gone. So more than the agent's
-/// free number of removals is meant exactly when so many leave.
+/// Whether a document that no longer has so many ports may remove most of a node (rule R11): many are to go, and of
+/// every port that the node was known to have, by our last document and by its last report, either it is in the document
+/// or PostgreSQL has a row that says that it left (`is_explained`). A read that brought too little never gives this
+/// permission.
 #[must_use]
-pub fn mass_change_ok(leaving: &[LeavingRow]) -> bool {
-    leaving.len() > 3
+pub fn mass_change_ok(gone: usize, is_explained: bool) -> bool {
+    is_explained && gone > 3
 }
 
 impl NodeMemory {
@@ -48,6 +51,15 @@ impl NodeMemory {
         }
         self.removed_at.retain(|port, _| leaving.iter().any(|l| l.id == *port));
         (self.ports, self.vpcs, self.leaving) = (ports, vpcs, leaving);
+        self.was_published = true;
+    }
+
+    /// Ports that the node had, by our last document and by its last report; `None` while nothing is known of it.
+    #[must_use]
+    pub fn had(&self) -> Option<BTreeSet<Uuid>> {
+        let said = self.report.iter().flat_map(|(report, _)| report.ports.iter().map(|p| p.id.uuid()));
+        (self.was_published || self.report.is_some())
+            .then(|| self.ports.iter().copied().chain(said).collect())
     }
 
     /// Whether a change of the VPC concerns the node.

@@ -9,11 +9,9 @@ pub mod memory;
 pub mod resolve;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use gon_bus::Bus;
 use gon_cluster::Liveness;
 use gon_proto::NodeNetwork;
@@ -25,9 +23,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::documents::{Directory, Documents, NodeError, NodeIdentity, lock};
+use crate::lead::Seat;
 use crate::reconcile::{Bell, Wake};
 use crate::relay::Nudge;
-use crate::status::{Metrics, Ready, turning};
+use crate::status::{Metrics, Ready};
 use memory::NodeMemory;
 
 /// Name of the role where leaders are elected and epochs counted.
@@ -57,9 +56,7 @@ pub struct NetworkController {
     settings: NetworkSettings,
     nudge: Nudge,
     metrics: Arc<Metrics>,
-    ready: Ready,
-    /// The epoch under which documents are made; 0 before it leads.
-    epoch: AtomicU64,
+    seat: Seat,
     memory: Mutex<HashMap<NodeId, NodeMemory>>,
     bus: BusHandle,
 }
@@ -90,8 +87,7 @@ impl NetworkController {
             settings,
             nudge,
             metrics,
-            ready: Ready::default(),
-            epoch: AtomicU64::new(0),
+            seat: Seat::new(ROLE),
             memory: Mutex::default(),
             bus: BusHandle(bus),
         }
@@ -100,7 +96,27 @@ impl NetworkController {
     /// Whether it leads and has looked at everything once.
     #[must_use]
     pub fn ready(&self) -> Ready {
-        self.ready.clone()
+        self.seat.ready().clone()
+    }
+
+    /// Whether it leads: only then it serves documents and takes reports.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.seat.ready().leads().is_some()
+    }
+
+    /// Raises the epoch and leads from now on, without an election: for tests, and for tools that hold the site still.
+    pub async fn take_over(&self, holder: &str) -> Result<u64, StoreError> {
+        let epoch = gon_store::leader::take_over(&self.store, ROLE, holder).await?;
+        self.assume(epoch);
+        Ok(epoch)
+    }
+
+    /// Believes to lead since `epoch`. Whether that is true, PostgreSQL says at every effect.
+    pub fn assume(&self, epoch: u64) {
+        lock(&self.memory).clear();
+        self.documents.clear();
+        self.seat.begin(epoch);
     }
 
     /// Its documents.
@@ -109,8 +125,11 @@ impl NetworkController {
         &self.documents
     }
 
-    /// The node of an identity.
+    /// The node of an identity; [`NodeError::NotLeading`] where nothing is served.
     pub async fn node(&self, identity: &NodeIdentity) -> Result<NodeId, NodeError> {
+        if !self.leads() {
+            return Err(NodeError::NotLeading);
+        }
         let found = self.directory.id(&self.store, identity).await?;
         found.ok_or_else(|| NodeError::UnknownNode(identity.0.to_string()))
     }
@@ -122,37 +141,28 @@ impl NetworkController {
         holder: &str,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
-        loop {
-            let leadership = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                won = turning(&self.ready, liveness.campaign(ROLE, holder)) => won.context("campaigning")?,
-            };
+        while let Some((ticket, epoch)) = self.seat.win(&self.store, liveness, holder, &stop).await {
+            self.assume(epoch);
+            let mut ticket = Some(ticket);
             let led = tokio::select! {
-                led = self.lead(holder, stop.clone()) => led,
-                () = leadership.lost() => {
-                    tracing::warn!(role = ROLE, "leadership lost");
-                    Ok(())
-                }
+                led = self.lead(stop.clone()) => led,
+                () = self.seat.deposed() => Ok(()),
+                never = self.seat.watch(&self.store) => match never {},
+                never = self.seat.keep(&mut ticket, liveness, holder) => match never {},
             };
-            self.ready.set(false);
-            self.ready.lead(None);
+            self.seat.end();
+            self.documents.clear();
+            self.seat.leave(ticket, &stop).await;
             led?;
-            if stop.is_cancelled() {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
-    async fn lead(&self, holder: &str, stop: CancellationToken) -> anyhow::Result<()> {
-        let epoch = gon_store::leader::take_over(&self.store, ROLE, holder).await.context("taking over")?;
-        lock(&self.memory).clear();
-        self.epoch.store(epoch, Ordering::Release);
-        self.ready.lead(Some(epoch));
-        tracing::info!(role = ROLE, epoch, "leading");
+    async fn lead(&self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut bell = Bell::listen(&*self.bus.0, &[Subject::Vpc, Subject::Node], stop).await?;
         loop {
             let wake = bell.wait().await;
-            self.ready.turn();
+            self.seat.ready().turn();
             let result = match &wake {
                 Wake::Stop => return Ok(()),
                 Wake::Sweep => self.sweep().await,
@@ -162,10 +172,10 @@ impl NetworkController {
                         .await
                 }
             };
-            match result {
+            match self.seat.heed(result) {
                 Ok(()) => {
                     if wake == Wake::Sweep {
-                        self.ready.set(true);
+                        self.seat.ready().set(true);
                     }
                 }
                 Err(error) => {
@@ -215,12 +225,13 @@ impl NetworkController {
     /// Reads, resolves and publishes one node's document. Returns the version in force.
     pub async fn refresh(&self, node: NodeId) -> Result<DocumentVersion, StoreError> {
         let started = Instant::now();
-        let epoch = self.epoch.load(Ordering::Acquire);
+        let epoch = self.seat.fence()?.epoch;
         let rows = gon_store::network_document::read(&self.store, node.uuid()).await?;
         let leaving = rows.leaving.clone();
-        let mass_change_ok = memory::mass_change_ok(&leaving);
         let document = resolve::document(node, rows, &self.settings)?;
         let ports: BTreeSet<Uuid> = document.ports.iter().map(|p| p.id.uuid()).collect();
+        let had = lock(&self.memory).get(&node).and_then(NodeMemory::had);
+        let mass_change_ok = self.may_remove(node, had, &ports).await?;
         let vpcs: BTreeSet<VpcId> = document.vpcs.iter().map(|v| v.id).collect();
 
         let mut memory = lock(&self.memory);
@@ -236,5 +247,30 @@ impl NetworkController {
             tracing::debug!(%node, %version, took = ?started.elapsed(), "network document published");
         }
         Ok(version)
+    }
+
+    /// Whether a document of these `ports` may remove most of what the node `had`.
+    async fn may_remove(
+        &self,
+        node: NodeId,
+        had: Option<BTreeSet<Uuid>>,
+        ports: &BTreeSet<Uuid>,
+    ) -> Result<bool, StoreError> {
+        let Some(had) = had else { return Ok(false) };
+        let mut missing: BTreeSet<Uuid> = had.difference(ports).copied().collect();
+        let gone = missing.len();
+        // What an agent removes unasked needs no permission.
+        if !memory::mass_change_ok(gone, true) {
+            return Ok(false);
+        }
+        let asked: Vec<Uuid> = missing.iter().copied().collect();
+        let mut conn = self.store.conn().await?;
+        for left in gon_store::placement::ports_left(&mut conn, node.uuid(), &asked).await? {
+            missing.remove(&left);
+        }
+        if !missing.is_empty() {
+            tracing::error!(%node, count = missing.len(), ?missing, "a node has ports of which there is no row");
+        }
+        Ok(memory::mass_change_ok(gone, missing.is_empty()))
     }
 }

@@ -354,6 +354,13 @@ const CONSTRAINTS: &[(&str, Kind, &str, &str, Option<&str>)] = &[
         "the interface already has a public address",
         None,
     ),
+    (
+        "nodes_removed_empty",
+        Kind::Retry,
+        "DependencyViolation",
+        "an instance came to the node meanwhile",
+        None,
+    ),
     // Two transactions drew the same random number, or the same key was used twice at once: the second attempt settles it.
     ("network_interfaces_mac_key", Kind::Retry, "InternalError", "try again", None),
     ("idempotency_keys_key", Kind::Retry, "InternalError", "try again", None),
@@ -406,7 +413,10 @@ mod tests {
 
     #[test]
     fn every_constraint_is_in_the_schema() {
-        let schema = include_str!("../../../gon-store/migrations/0001_create_schema.sql");
+        let schema = concat!(
+            include_str!("../../../gon-store/migrations/0001_create_schema.sql"),
+            include_str!("../../../gon-store/migrations/0002_cluster.sql"),
+        );
         for (name, ..) in CONSTRAINTS {
             assert!(schema.contains(name), "{name} is not in the schema");
         }

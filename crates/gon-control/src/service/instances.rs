@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use super::cx::{Pause, Until};
 use super::error::{Kind as No, Refusal, Result};
+use super::operations::{of_instance, shown};
 use super::subnets::in_vpc;
 use super::{Cx, parse, random};
 use crate::api::{ConsoleError, Json, One, Optional};
@@ -40,17 +41,37 @@ const MOST_GROUPS: usize = 5;
 /// User data, raw (EC2's limit).
 const MOST_USER_DATA: usize = 16 * 1024;
 
+/// The state of an instance whose node is not heard of; EC2 has none like it.
+const UNKNOWN: &str = "unknown";
+/// And its number.
+const UNKNOWN_CODE: u8 = 255;
+
 /// A row as users see it.
 pub fn show(row: InstanceRow) -> Instance {
-    let state_code = row.state.parse::<InstanceState>().map_or(0, InstanceState::code);
     let placed = row.worker_node.is_some();
+    // What nobody has heard of for a while is not known, whatever it was.
+    let (state, state_code, state_reason) = match row.unheard_since {
+        Some(since) => (
+            UNKNOWN.to_owned(),
+            UNKNOWN_CODE,
+            Some(format!(
+                "Server.NodeUnknown: its node was last heard of at {}; it was {} then",
+                since.format(&time::format_description::well_known::Rfc3339).unwrap_or_default(),
+                row.state
+            )),
+        ),
+        None => {
+            let code = row.state.parse::<InstanceState>().map_or(UNKNOWN_CODE, InstanceState::code);
+            (row.state, code, row.state_reason)
+        }
+    };
     Instance {
         id: InstanceId::from_uuid(row.id).to_string(),
         uuid: row.id,
         name: row.name,
-        state: row.state,
+        state,
         state_code,
-        state_reason: row.state_reason,
+        state_reason,
         instance_type: row.instance_type,
         vcpus: row.vcpus,
         memory_mib: row.memory_mib,
@@ -84,6 +105,7 @@ pub fn show(row: InstanceRow) -> Instance {
         created_at: row.created_at,
         updated_at: row.updated_at,
         terminated_at: row.terminated_at,
+        operation_id: None,
     }
 }
 
@@ -334,11 +356,16 @@ pub async fn launch(
         "name": plan.name, "instance_type": plan.kind.name, "image_id": first.image_id, "subnet_id": first.subnet_id,
         "count": plan.count, "instance_ids": all.iter().map(|i| i.id.as_str()).collect::<Vec<_>>(),
     }));
-    for id in &ids {
-        entry = entry.instance(*id).event("instance", *id, None, Some("pending"));
+    for instance in &mut all {
+        let id = instance.uuid;
+        let operation = of_instance("RunInstances", id, "running", instance.generation);
+        instance.operation_id = Some(shown(&operation));
+        entry = entry.instance(id).event("instance", id, None, Some("pending")).operation(operation);
     }
-    let mut answer =
-        LaunchedInstance { instance: first, instances: if plan.count > 1 { all.clone() } else { vec![] } };
+    let mut answer = LaunchedInstance {
+        instance: all.first().cloned().unwrap_or(first),
+        instances: if plan.count > 1 { all.clone() } else { vec![] },
+    };
     cx.commit(tx, entry, &answer).await?;
     if until.is_some() {
         for instance in &mut all {
@@ -373,7 +400,9 @@ async fn wait_for(cx: &Cx, instance: Instance, until: Option<Until>) -> Result<I
     let mut pause = Pause::new(until.deadline);
     while !has_arrived(&instance, until.what) && pause.rest(&cx.app).await {
         let mut conn = cx.conn().await?;
+        let operation_id = instance.operation_id.take();
         instance = show(instances::get(&mut conn, cx.account(), &instance.uuid.into()).await?);
+        instance.operation_id = operation_id;
     }
     Ok(instance)
 }
@@ -383,7 +412,7 @@ pub async fn list(cx: Cx, (): (), query: ListInstances, (): ()) -> Result<Page<I
     let window = cx.window("instances", query.window())?;
     let nothing = Page { items: vec![], next_cursor: None };
     let mut conn = cx.conn().await?;
-    if let Some(state) = &query.state {
+    if let Some(state) = query.state.as_ref().filter(|state| *state != UNKNOWN) {
         state.parse::<InstanceState>().map_err(|error| Refusal::invalid("state", error.to_string()))?;
     }
     let mut filter = Filter {
@@ -480,7 +509,8 @@ async fn finish(
         vpcs::bump(&mut tx, row.vpc_id).await?;
         entry = entry.vpc(row.vpc_id);
     }
-    let instance = show(instances::get(&mut tx, cx.account(), &row.id.into()).await?);
+    let mut instance = show(instances::get(&mut tx, cx.account(), &row.id.into()).await?);
+    instance.operation_id = entry.operations.first().map(shown);
     cx.commit(tx, entry.instance(row.id), &instance).await?;
     wait_for(&cx, instance, until).await
 }
@@ -501,8 +531,9 @@ pub async fn start(cx: Cx, One(id): One<Kind>, wait: Wait, (): ()) -> Result<Ins
             return Err(super::addresses::pool_is_empty());
         }
     }
-    let entry =
-        Entry::new("StartInstances", row.id).event("instance", row.id, Some("stopped"), Some("pending"));
+    let entry = Entry::new("StartInstances", row.id)
+        .event("instance", row.id, Some("stopped"), Some("pending"))
+        .operation(of_instance("StartInstances", row.id, "running", row.generation + 1));
     finish(cx, tx, row, entry, given, until).await
 }
 
@@ -529,6 +560,7 @@ pub async fn stop(
         Some(&row.state),
         Some("stopping"),
     );
+    let entry = entry.operation(of_instance("StopInstances", row.id, "stopped", row.generation + 1));
     finish(cx, tx, row, entry, released, until).await
 }
 
@@ -540,9 +572,10 @@ pub async fn reboot(cx: Cx, One(id): One<Kind>, wait: Wait, (): ()) -> Result<In
     if row.state != "running" {
         return Err(wrong_state(&row, "running"));
     }
-    instances::reboot(&mut tx, row.id).await?;
-    let entry =
-        Entry::new("RebootInstances", row.id).event("instance", row.id, Some("running"), Some("running"));
+    let reboots = instances::reboot(&mut tx, row.id).await?;
+    let entry = Entry::new("RebootInstances", row.id)
+        .event("instance", row.id, Some("running"), Some("running"))
+        .operation(of_instance("RebootInstances", row.id, "rebooted", reboots));
     finish(cx, tx, row, entry, false, until).await
 }
 
@@ -564,6 +597,7 @@ pub async fn terminate(cx: Cx, One(id): One<Kind>, wait: Wait, (): ()) -> Result
         Some(&row.state),
         Some("shutting-down"),
     );
+    let entry = entry.operation(of_instance("TerminateInstances", row.id, "terminated", row.generation + 1));
     crash::point("D01:before");
     let ended = finish(cx, tx, row, entry, released, until).await;
     crash::point("D01:after");

@@ -9,6 +9,7 @@ pub mod internet_gateways;
 pub mod key_pairs;
 pub mod network_interfaces;
 pub mod nodes;
+pub mod operations;
 pub mod route_tables;
 pub mod security_groups;
 pub mod subnets;

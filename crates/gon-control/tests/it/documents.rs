@@ -47,7 +47,7 @@ async fn the_documents_of_a_node_are_as_printed() {
     site.compute.refresh(n1()).await.unwrap();
     let router = routers(&site, "n1");
     let (status, etag, body) = get(&router, "/node/v1/network?wait=0").await;
-    assert_eq!((status, etag.as_deref()), (StatusCode::OK, Some("\"0.1\"")));
+    assert_eq!((status, etag.as_deref()), (StatusCode::OK, Some("\"1.1\"")));
     let network: NodeNetwork = serde_json::from_slice(&body).unwrap();
     golden("network_document.json", &(serde_json::to_string_pretty(&network).unwrap() + "\n"));
     let (_, _, body) = get(&router, "/node/v1/compute?wait=0").await;
@@ -137,6 +137,11 @@ fn node_report(name: &str, digest: &str) -> NodeReport {
         ovs_datapath: "netdev".to_owned(),
         versions: std::collections::BTreeMap::new(),
         images: [("debian-12".to_owned(), image)].into(),
+        labels: [("rack".to_owned(), "3".to_owned())].into(),
+        address: Some([192, 0, 2, 7].into()),
+        boot_id: None,
+        node: None,
+        epoch: None,
     }
 }
 

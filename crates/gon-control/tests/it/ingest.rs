@@ -19,6 +19,7 @@ async fn report(site: &Site, instances: Vec<InstanceReport>) {
         node: n1(),
         accepted: DocumentVersion::default(),
         instances,
+        node_epoch: None,
     };
     site.compute.ingest(n1(), report).await.unwrap();
 }

@@ -41,6 +41,7 @@ impl Site {
         site
     }
 
+    /// Both lead; nothing runs by itself.
     pub async fn empty() -> Self {
         let database = gon_testkit::database().await;
         let bus = Arc::new(MemoryBus::new());
@@ -61,16 +62,37 @@ impl Site {
             metrics,
             CancellationToken::new(),
         );
+        network.take_over("test").await.unwrap();
+        compute.take_over("test").await.unwrap();
         Self { database, bus, network: Arc::new(network), compute: Arc::new(compute) }
     }
 
-    /// Another manager of the same site, as after a restart or in a second process.
+    /// Another manager of the same site that believes to lead as well, since the same epoch.
     pub fn another_manager(&self, settings: ComputeSettings) -> InstanceManager {
+        let manager = self.standby(settings);
+        manager.assume(self.compute.ready().leads().unwrap());
+        manager
+    }
+
+    /// Another manager of the same site that does not lead.
+    pub fn standby(&self, settings: ComputeSettings) -> InstanceManager {
         InstanceManager::new(
             self.database.store.clone(),
             Arc::clone(&self.bus) as _,
             Nudge::new(),
             settings,
+            Arc::new(Metrics::default()),
+            CancellationToken::new(),
+        )
+    }
+
+    /// Another network controller of the same site that does not lead.
+    pub fn another_controller(&self) -> NetworkController {
+        NetworkController::new(
+            self.database.store.clone(),
+            Arc::clone(&self.bus) as _,
+            Nudge::new(),
+            NetworkSettings::default(),
             Arc::new(Metrics::default()),
             CancellationToken::new(),
         )

@@ -16,7 +16,8 @@ async fn rows(api: &Api) -> i64 {
            + (select count(*) from security_group_rules) + (select count(*) from instances)
            + (select count(*) from network_interfaces) + (select count(*) from key_pairs)
            + (select count(*) from public_ips where account_id is not null) + (select count(*) from audit_log)
-           + (select count(*) from events) + (select count(*) from idempotency_keys)",
+           + (select count(*) from events) + (select count(*) from idempotency_keys)
+           + (select count(*) from operations)",
     )
     .await
 }
@@ -60,6 +61,8 @@ async fn malformed_ids() {
         ("addresses", "InvalidAllocationID.Malformed"),
         ("key-pairs", "InvalidKeyPair.Malformed"),
         ("images", "InvalidAMIID.Malformed"),
+        ("nodes", "InvalidNodeID.Malformed"),
+        ("operations", "InvalidOperationID.Malformed"),
     ] {
         for bad in BAD_IDS {
             let answer = api.get(&format!("/{noun}/{bad}")).await;

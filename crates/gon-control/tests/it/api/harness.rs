@@ -128,8 +128,12 @@ impl Api {
             ovs_datapath: "netdev".to_owned(),
             versions: json!({ "gond": "0.1.0" }),
             images: vec![image("gon-linux", 128, 0), image("debian-12", 512, 2)],
+            labels: json!({ "rack": "3" }),
+            address: Some([192, 0, 2, 1].into()),
+            boot_id: None,
+            told: None,
         };
-        gon_store::nodes::report(&self.database.store, &node, Uuid::now_v7()).await.unwrap();
+        gon_store::nodes::report(&self.database.store, None, &node, Uuid::now_v7()).await.unwrap();
         let mut tx = self.database.store.begin().await.unwrap();
         gon_store::placement::set_public_pool(&mut tx, pool.parse().unwrap()).await.unwrap();
         gon_store::commit(tx).await.unwrap();
