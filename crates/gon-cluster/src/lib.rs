@@ -15,6 +15,7 @@
 //! kept and marked stale, and nobody is declared dead by it. A controller that starts while etcd is away waits for it.
 
 mod etcd;
+mod keep;
 mod memory;
 mod term;
 
@@ -26,6 +27,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 pub use etcd::{EtcdConfig, EtcdLiveness, PREFIX, TlsPem};
+pub use keep::keep_alive;
 pub use memory::MemoryLiveness;
 
 /// How long a node that says nothing counts as alive (rule R6).

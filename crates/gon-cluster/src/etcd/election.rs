@@ -18,7 +18,8 @@ use etcd_client::{Compare, CompareOp, Error, PutOptions, Txn, TxnOp, WatchOption
 use tokio::time::timeout;
 
 use super::lease::{Held, Task, keep_alive};
-use super::pool::{Pauses, Pool, lock};
+use super::pool::{Pool, lock};
+use crate::keep::Pauses;
 use crate::term::{Term, now};
 use crate::{ClusterError, LEADER_TTL, Leadership};
 

@@ -13,7 +13,8 @@ use etcd_client::{GetOptions, ResponseHeader, WatchOptions, WatchStream};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout};
 
-use super::pool::{CALL, Pauses, Pool};
+use super::pool::{CALL, Pool};
+use crate::keep::Pauses;
 use crate::{ClusterError, NODE_TTL};
 
 /// How often everything is read, whatever the watch says.

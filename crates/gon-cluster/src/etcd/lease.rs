@@ -6,7 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, Error, LeaseGrantOptions, PutOptions, Txn, TxnOp};
 
-use super::pool::{CALL, Pauses, Pool, random};
+use super::pool::{CALL, Pool};
+use crate::keep::{Pauses, random, renewing};
 use crate::{Announcement, ClusterError, Lease, NODE_TTL};
 
 /// How long a lease is tried to be given back; after that it runs out by itself.
@@ -118,7 +119,7 @@ pub(super) fn announce(pool: &Arc<Pool>, key: String) -> Announcement {
             match EtcdLease::register(&pool, key.clone(), NODE_TTL).await {
                 Ok(mut lease) => {
                     pauses = Pauses::new();
-                    keep(&mut lease).await;
+                    renewing(&mut lease).await;
                 }
                 Err(error) => {
                     tracing::debug!(%error, key, "not announced yet");
@@ -127,21 +128,6 @@ pub(super) fn announce(pool: &Arc<Pool>, key: String) -> Announcement {
             }
         }
     })))
-}
-
-/// Renews until the lease is lost.
-async fn keep(lease: &mut EtcdLease) {
-    let mut pauses = Pauses::new();
-    loop {
-        match lease.renew().await {
-            Ok(()) => {
-                pauses = Pauses::new();
-                tokio::time::sleep(NODE_TTL / 3).await;
-            }
-            Err(ClusterError::Lost) => return,
-            Err(ClusterError::Unavailable(_)) => pauses.pause().await,
-        }
-    }
 }
 
 /// A task that ends when this is dropped.

@@ -4,8 +4,6 @@
 //! off) costs one time-out and not one in every few calls. Promises that every call ends by its deadline.
 
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,16 +13,13 @@ use tokio::time::{Instant, timeout};
 
 use super::{EtcdConfig, TlsPem};
 use crate::ClusterError;
+use crate::keep::{Pauses, random};
 
 /// How long one member may take to answer: long enough for a slow disk, short enough that a leader tries two others
 /// before its lease is in danger.
 const ATTEMPT: Duration = Duration::from_secs(2);
 /// How long a call may take, all members and all tries together.
 pub(super) const CALL: Duration = Duration::from_secs(5);
-/// The longest pause of the first try again; doubles up to [`PAUSE_LIMIT`].
-const PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause: what a recovery waits for at most, and what keeps a crowd from coming back at once (row D8).
-const PAUSE_LIMIT: Duration = Duration::from_secs(2);
 /// gRPC codes (a fixed part of the protocol) with which etcd says that asking again is of no use.
 const INVALID_ARGUMENT: i32 = 3;
 const NOT_FOUND: i32 = 5;
@@ -33,29 +28,6 @@ const PERMISSION_DENIED: i32 = 7;
 /// A poisoned lock only means that another task panicked between two whole writes.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A number nobody can expect, from what the standard library seeds its tables with.
-pub(super) fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
-}
-
-/// Pauses between tries: anything from nothing to a limit that doubles ("full jitter").
-#[derive(Debug)]
-pub(super) struct Pauses(Duration);
-
-impl Pauses {
-    pub(super) fn new() -> Self {
-        Self(PAUSE)
-    }
-    pub(super) async fn pause(&mut self) {
-        tokio::time::sleep(self.next()).await;
-    }
-    fn next(&mut self) -> Duration {
-        let limit = self.0;
-        self.0 = (limit * 2).min(PAUSE_LIMIT);
-        Duration::from_millis(random() % u64::try_from(limit.as_millis()).unwrap_or(1).max(1))
-    }
 }
 
 /// What to do about an error.
@@ -214,20 +186,5 @@ impl Pool {
             }
             tokio::time::sleep(pause).await;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_their_limit_and_differ() {
-        let mut pauses = Pauses::new();
-        let taken: Vec<Duration> = (0..50).map(|_| pauses.next()).collect();
-        assert!(taken.iter().all(|p| *p < PAUSE_LIMIT));
-        assert!(taken[0] < PAUSE);
-        let distinct: std::collections::HashSet<_> = taken[10..].iter().collect();
-        assert!(distinct.len() > 20, "{taken:?}");
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gon_cluster::{ClusterError, EtcdConfig, EtcdLiveness, LEADER_TTL, Lease, Liveness, NODE_TTL};
+use gon_cluster::{ClusterError, EtcdConfig, EtcdLiveness, LEADER_TTL, Liveness, NODE_TTL, keep_alive};
 use gon_testkit::etcd;
 use gon_testkit::proxy::{Faults, Proxy};
 use nix::sys::signal::Signal;
@@ -12,29 +12,12 @@ use tokio::time::{Instant, timeout};
 use crate::etcd::{SOON, site};
 use crate::holder::Holder;
 
-/// A node as `gond` keeps it alive: renews every third of its time, registers again when that is lost.
+/// A node that is alive, as another process.
 struct Node(tokio::task::JoinHandle<()>);
 
 impl Node {
     fn keep(liveness: EtcdLiveness, name: &'static str) -> Self {
-        Self(tokio::spawn(async move {
-            loop {
-                if let Ok(mut lease) = liveness.register(name, NODE_TTL).await {
-                    keep(&mut *lease).await;
-                }
-                tokio::time::sleep(Duration::from_millis(300)).await;
-            }
-        }))
-    }
-}
-
-async fn keep(lease: &mut dyn Lease) {
-    loop {
-        match lease.renew().await {
-            Ok(()) => tokio::time::sleep(NODE_TTL / 3).await,
-            Err(ClusterError::Lost) => return,
-            Err(ClusterError::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(300)).await,
-        }
+        Self(tokio::spawn(async move { match keep_alive(&liveness, name).await {} }))
     }
 }
 
