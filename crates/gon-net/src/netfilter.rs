@@ -26,7 +26,8 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use crate::service::{
-    DHCP, DHCP_SERVER_UDP, DNS, DNS_TP, LAST_PORT_NO, METADATA, METADATA_TCP, NETWORK, SERVICES, link_local,
+    DHCP, DHCP_SERVER_UDP, DNS, DNS_TP, LAST_PORT_NO, METADATA, METADATA_TCP, NETWORK, SERVICES, TUNNEL_UDP,
+    link_local,
 };
 
 /// Name of a network device, safe to write into a ruleset: 1 to 15 of `[A-Za-z0-9._-]`.
@@ -61,6 +62,36 @@ pub struct HostGuard {
     pub reachable: Vec<Ipv4Net>,
     /// Whether guests' ways out of the host are hidden behind its own address (standalone: yes).
     pub masquerade: bool,
+}
+
+/// Who may send tunnel packets to this host, as a part of the table: the other nodes, and nobody else. For the kernel datapath,
+/// where Open vSwitch gets them from the host's UDP stack; in userspace it takes them before the host does. `deaf` is a
+/// device that the switch has taken over with its addresses: the host's own stack is not to hear what comes in there, too.
+#[must_use]
+pub fn render_tunnel(peers: &[Ipv4Addr], deaf: Option<&Device>) -> String {
+    let mut text = String::from(
+        "table inet gon {\n chain tunnels {\n  type filter hook input priority -10; policy accept;\n",
+    );
+    let mut peers = peers.to_vec();
+    peers.sort_unstable();
+    peers.dedup();
+    let mut line = |words: &str| {
+        let _ = writeln!(text, "  {words}");
+    };
+    if !peers.is_empty() {
+        line(&format!("udp dport {TUNNEL_UDP} ip saddr {{ {} }} accept", list(&peers)));
+    }
+    line(&format!("udp dport {TUNNEL_UDP} counter drop"));
+    text.push_str(" }\n");
+    if let Some(device) = deaf {
+        let _ = write!(
+            text,
+            " chain underlay {{\n  type filter hook prerouting priority -310; policy accept;\n  iifname \"{}\" counter drop\n }}\n",
+            device.as_str()
+        );
+    }
+    text.push_str("}\n");
+    text
 }
 
 /// Not the Internet (RFC 6890): where a guest's way out does not lead.
@@ -135,6 +166,8 @@ pub fn render(guard: &HostGuard) -> String {
     line(2, "meta nfproto != ipv4 counter drop");
     line(2, &format!("oifname \"{ext}\" counter drop"));
     line(2, "ct state invalid counter drop");
+    // Behind the host's own address it would come from a node, as far as other nodes can tell.
+    line(2, &format!("udp dport {TUNNEL_UDP} counter drop"));
     if !reachable.is_empty() {
         let mut nets: Vec<Ipv4Net> = reachable.iter().map(Ipv4Net::trunc).collect();
         nets = Ipv4Net::aggregate(&nets);
@@ -194,6 +227,9 @@ mod tests {
     fn golden_files() {
         golden("nft_standalone", &render(&guard()));
         let reachable = ["192.168.7.9/24", "10.1.2.3/32"].map(|n| n.parse().unwrap()).to_vec();
+        let peers = ["192.0.2.3", "192.0.2.2"].map(|a| a.parse().unwrap());
+        let device = Device::new("eth1").unwrap();
+        golden("nft_tunnel", &(render_tunnel(&peers, Some(&device)) + &render_tunnel(&[], None)));
         golden("nft_routed", &render(&HostGuard { reachable, masquerade: false, ..guard() }));
     }
 

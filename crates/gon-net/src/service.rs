@@ -40,9 +40,7 @@ pub const TUNNEL_PORT: u32 = 3;
 pub const TUNNEL_UDP: u16 = 6081;
 /// Bridge of the userspace datapath that has the node's address on the underlay; the kernel datapath needs none.
 pub const UNDERLAY_BRIDGE: &str = "gon-under";
-/// What a tunnel takes from the MTU of the underlay: outer IPv4 (20), UDP (8), Geneve without options (8), inner Ethernet
-/// (14).
-pub const TUNNEL_OVERHEAD: u16 = 50;
+pub use gon_proto::TUNNEL_OVERHEAD;
 
 /// Every address in this file is in here; reserved on the host for us.
 pub const NETWORK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 64, 0), 18);

@@ -17,7 +17,7 @@ pub use doorbell::Doorbell;
 pub use join::{AuthoritiesAnswer, JoinAnswer, JoinRequest, RenewAnswer, RenewRequest, SiteAnswer};
 pub use network::{
     AddressSpec, DhcpSpec, Direction, GatewayTarget, GroupSpec, MetadataSpec, NodeNetwork, Peer, PeerSpec,
-    PortSpec, RouteSpec, RouteTarget, RuleSpec, SubnetSpec, VpcSpec,
+    PortSpec, RouteSpec, RouteTarget, RuleSpec, SubnetSpec, TUNNEL_OVERHEAD, VpcSpec,
 };
 pub use report::{
     ComputeReport, ImageKind, ImageReport, InstanceReport, NetworkReport, NodeAnswer, NodeReport,

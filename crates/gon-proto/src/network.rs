@@ -16,6 +16,10 @@ use gon_types::{DocumentVersion, Generation, IcmpMatch, MacAddr, PortRange, Prot
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+/// What a tunnel takes from the MTU of the underlay: outer IPv4 (20), UDP (8), Geneve without options (8), inner Ethernet
+/// (14).
+pub const TUNNEL_OVERHEAD: u16 = 50;
+
 /// The whole desired network of one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

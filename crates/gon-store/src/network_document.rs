@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net};
 use uuid::Uuid;
 
 use crate::v4::{Block, Host, Mac, host};
-use crate::{Result, Store, StoreError};
+use crate::{Conn, Result, Store, StoreError};
 
 /// Everything about one node, each list sorted by its key.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -31,6 +31,10 @@ pub struct NodeNetworkRows {
     pub groups: Vec<GroupRow>,
     /// Rules of the groups of `ports`.
     pub rules: Vec<RuleRow>,
+    /// Other nodes that have one of `addresses`, with their ends of tunnels.
+    pub peers: Vec<(Uuid, Ipv4Addr)>,
+    /// The smallest MTU of any node's underlay; `None` while no node has an overlay.
+    pub underlay_mtu: Option<i32>,
 }
 
 /// An interface with what its instance's document entries need.
@@ -329,10 +333,50 @@ pub async fn read(store: &Store, node: Uuid) -> Result<NodeNetworkRows> {
         let members = members.into_iter().map(host).collect::<Result<_, _>>()?;
         rows.groups.push(GroupRow { id, vpc_id, name, members });
     }
+    let mut nodes: Vec<Uuid> = rows.addresses.iter().map(|a| a.node_id).filter(|n| *n != node).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    let (peers, addresses, mtu): (Vec<Uuid>, Vec<IpNet>, Option<i32>) = sqlx::query_as(
+        "with live as (select id, overlay_address, overlay_mtu from nodes
+                       where overlay_address is not null and removed_at is null)
+         select coalesce(array_agg(id order by id) filter (where id = any ($1)), '{}'),
+           coalesce(array_agg(overlay_address order by id) filter (where id = any ($1)), '{}'), min(overlay_mtu)
+         from live",
+    )
+    .bind(&nodes)
+    .fetch_one(&mut *tx)
+    .await?;
+    let addresses = addresses.into_iter().map(host).collect::<Result<Vec<_>, _>>()?;
+    rows.peers = peers.into_iter().zip(addresses).collect();
+    rows.underlay_mtu = mtu;
     // Nothing was written, so there is nothing to commit and nothing to wait for: dropping it rolls it back on the way
     // to the pool.
     drop(tx);
     Ok(rows)
+}
+
+/// Records where a node's end of the tunnels is and how much fits through; `None`: it has none any more. If that is news,
+/// every node's document is looked at again. True if it was.
+pub async fn record_overlay(tx: &mut Conn, node: Uuid, overlay: Option<(Ipv4Addr, u16)>) -> Result<bool> {
+    let address = overlay.map(|(address, _)| IpNet::from(std::net::IpAddr::V4(address)));
+    let changed = sqlx::query(
+        "update nodes set overlay_address = $2, overlay_mtu = $3
+         where id = $1 and removed_at is null and (overlay_address, overlay_mtu) is distinct from ($2, $3)",
+    )
+    .bind(node)
+    .bind(address)
+    .bind(overlay.map(|(_, mtu)| i32::from(mtu)))
+    .execute(&mut *tx)
+    .await?;
+    if changed.rows_affected() == 0 {
+        return Ok(false);
+    }
+    sqlx::query(
+        "insert into outbox (subject, subject_id) select 'node', id from nodes where removed_at is null",
+    )
+    .execute(tx)
+    .await?;
+    Ok(true)
 }
 
 /// Nodes that have an interface in one of the VPCs.

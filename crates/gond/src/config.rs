@@ -44,6 +44,7 @@ const SETTINGS: &[(&str, Kind)] = &[
     ("network.public_pool", Kind::Text),
     ("network.mtu", Kind::Number),
     ("network.lease_seconds", Kind::Number),
+    ("network.overlay_address", Kind::Text),
     ("network.switch", Kind::Text),
     ("network.datapath", Kind::Text),
     ("compute.stop_grace_seconds", Kind::Number),

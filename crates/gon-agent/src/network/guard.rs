@@ -6,17 +6,25 @@
 //! not be heard: ARP is off on the device ([`gon_driver::tap`]), IPv6 too, and IPv4 is dropped here, by the device's
 //! group, before connection tracking. The kernel datapath takes the frames away before; there the rule never matches.
 
+use std::net::Ipv4Addr;
+
 use gon_driver::netlink::GROUP;
-use gon_net::netfilter::{Device, HostGuard, render};
+use gon_net::netfilter::{Device, HostGuard, render, render_tunnel};
 use gon_net::service;
 use ipnet::Ipv4Net;
 
 use super::ExternalConfig;
 
-/// The whole ruleset, as one transaction.
+/// The whole ruleset, as one transaction. `peers` are the other nodes, `taken` is the device that the switch has taken over.
 #[must_use]
-pub fn ruleset(external: Option<&ExternalConfig>) -> String {
+pub fn ruleset(external: Option<&ExternalConfig>, tunnels: Option<(&[Ipv4Addr], Option<&str>)>) -> String {
     let mut text = external.and_then(host_guard).map(|guard| render(&guard)).unwrap_or_default();
+    if text.is_empty() {
+        text = gon_net::netfilter::render_removal();
+    }
+    if let Some((peers, taken)) = tunnels {
+        text.push_str(&render_tunnel(peers, taken.and_then(Device::new).as_ref()));
+    }
     let chain = "inet gon taps";
     text.push_str("add table inet gon\n");
     text.push_str(&format!("add chain {chain} {{ type filter hook prerouting priority -310; }}\n"));

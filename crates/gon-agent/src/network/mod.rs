@@ -24,6 +24,7 @@ pub mod memory;
 pub mod metadata;
 pub mod plane;
 pub mod services;
+pub mod underlay;
 pub mod view;
 
 use std::path::PathBuf;
@@ -41,7 +42,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::ledger::Ledger;
-use crate::link::{Link, LinkError, Transport};
+use crate::link::{Link, LinkError, Transport, jitter};
 use crate::status::NetworkStatus;
 use plane::{Plane, PlaneError};
 use services::Knowledge;
@@ -79,6 +80,8 @@ pub struct Config {
     pub transport: Arc<dyn Transport>,
     /// The way out; `None`: no internet gateway works on this node.
     pub external: Option<ExternalConfig>,
+    /// This node's address on the underlay, by which other nodes' guests are reached; `None`: there are no other nodes.
+    pub overlay: Option<std::net::Ipv4Addr>,
     /// Where the host's resolvers are listed: `/etc/resolv.conf`.
     pub resolv_conf: PathBuf,
     /// How often everything is compared with reality (30 s).
@@ -169,6 +172,7 @@ impl Agent {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.restore().await;
         loop {
+            self.turn();
             let switch = self.plane.as_ref().and_then(Plane::switch);
             let lost = async {
                 // None: it was lost while something else was done.
@@ -208,6 +212,14 @@ impl Agent {
         }
     }
 
+    /// Says that the loop lives, to whoever looks; nobody has to wake up for that.
+    fn turn(&self) {
+        self.config.status.send_if_modified(|status| {
+            status.rounds += 1;
+            false
+        });
+    }
+
     /// Does again what failed, and what is due. True if something was done.
     async fn tick(&mut self) -> Result<bool, PlaneError> {
         let Some(plane) = &mut self.plane else { return Ok(false) };
@@ -230,6 +242,7 @@ impl Agent {
     async fn restore(&mut self) {
         let mut pause = RETRY;
         loop {
+            self.turn();
             let result = match &mut self.plane {
                 Some(plane) => plane.restore().await,
                 None => {
@@ -393,7 +406,7 @@ async fn poll(link: Link, mut after: DocumentVersion, offers: mpsc::Sender<Offer
                 if !matches!(error, LinkError::Connect { .. }) {
                     tracing::warn!(error = chain(&error), "no network document");
                 }
-                tokio::time::sleep(pause).await;
+                tokio::time::sleep(jitter(pause)).await;
                 pause = (pause * 2).min(LONGEST_RETRY);
             }
         }

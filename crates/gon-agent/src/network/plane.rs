@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +16,9 @@ use gon_driver::run::RunError;
 use gon_driver::tap::{self, TapSpec};
 use gon_driver::{netfilter, ovs};
 use gon_net::{
-    Compiled, External, FlowMod, FlowTable, Mirror, NodeFacts, compile, diff, service, zone_changes,
+    Compiled, External, FlowMod, FlowTable, Mirror, NodeFacts, Overlay, compile, diff, service, zone_changes,
 };
-use gon_proto::{NetworkReport, NodeNetwork, PortReport, PortSpec, PortStatus, VpcReport};
+use gon_proto::{NetworkReport, NodeNetwork, OverlayReport, PortReport, PortSpec, PortStatus, VpcReport};
 use gon_types::crash;
 use gon_types::id::NetworkInterfaceId;
 use gon_types::{DocumentVersion, MacAddr};
@@ -25,6 +26,7 @@ use ipnet::Ipv4Net;
 
 use super::memory::Memory;
 use super::services::{Knowledge, Services, boot_seconds};
+use super::underlay::{self, Underlay, UnderlayError};
 use super::{Config, chain, guard};
 
 /// Ethernet address of the host's side of the device toward local services: of no vendor, the same on every node, never
@@ -54,6 +56,9 @@ pub enum PlaneError {
     /// The packet filter.
     #[error("the packet filter")]
     Guard(#[source] RunError),
+    /// The end of the tunnels.
+    #[error("the underlay")]
+    Underlay(#[from] UnderlayError),
     /// A file or a socket.
     #[error("{what}")]
     Io {
@@ -67,7 +72,7 @@ pub enum PlaneError {
     #[error("device {device}: {reason}")]
     Device {
         /// Which.
-        device: &'static str,
+        device: String,
         /// In the switch's words.
         reason: String,
     },
@@ -105,6 +110,12 @@ pub struct Plane {
     switch: Option<Arc<Switch>>,
     memory: Memory,
     knowledge: Knowledge,
+    /// This node's end of the tunnels, if it has one now; and as it last was, for reports: a hitch here is no reason for other
+    /// nodes to forget the way.
+    underlay: Option<Underlay>,
+    overlay: Option<OverlayReport>,
+    /// The other nodes that the packet filter lets through, and the device it keeps the host deaf to.
+    guarded: (Vec<Ipv4Addr>, Option<String>),
     /// The services, and the index of the device that their sockets are bound to.
     services: Option<(u32, Services)>,
     /// The document that is, or is being made, real.
@@ -128,7 +139,8 @@ impl Plane {
         knowledge: Knowledge,
         document: Option<Arc<NodeNetwork>>,
     ) -> Result<Self, PlaneError> {
-        guard_host(&config).await?;
+        let guarded = (peers(document.as_deref()), underlay::taken(&config.ovs.dir));
+        guard_host(&config, &guarded).await?;
         let ovs = Ovs::connect_or_start(&config.ovs, service::BRIDGE).await?;
         let mut plane = Self {
             netlink: Netlink::open()?,
@@ -137,6 +149,9 @@ impl Plane {
             ovs,
             switch: None,
             knowledge,
+            underlay: None,
+            overlay: None,
+            guarded,
             services: None,
             document,
             compiled: Compiled::default(),
@@ -185,6 +200,7 @@ impl Plane {
             // Old kernels have no limits.
             tracing::warn!(%error, "connections per port are not limited");
         }
+        self.settle_underlay().await?;
         // Flows before devices: a port's packets are judged from the first one on.
         self.change_flows(None).await?;
         self.host_devices().await?;
@@ -192,6 +208,59 @@ impl Plane {
         self.remove_leaving();
         self.ovs.release().await?;
         self.change_ports().await
+    }
+
+    /// Finds this node's end of the tunnels. That it is not there is an error to be told, not one to stop at: what is on this
+    /// node alone works without. True if something changed.
+    async fn settle_underlay(&mut self) -> Result<bool, PlaneError> {
+        let Some(address) = self.config.overlay else { return Ok(false) };
+        let dir = &self.config.ovs.dir;
+        let found = match Underlay::establish(address, &self.netlink, &self.ovs, dir).await {
+            Ok(found) => Some(found),
+            Err(error) => {
+                tracing::error!(error = chain(&error), "guests on other nodes cannot be reached");
+                None
+            }
+        };
+        let changed = self.underlay != found;
+        if let Some(found) = &found {
+            if changed {
+                tracing::info!(address = %found.report.address, mtu = found.report.mtu, "the node's end of tunnels");
+            }
+            self.overlay = Some(found.report);
+        }
+        self.underlay = found;
+        self.guard_tunnels(self.guarded.0.clone()).await?;
+        Ok(changed)
+    }
+
+    /// Lets tunnel packets of these nodes in.
+    async fn guard_tunnels(&mut self, peers: Vec<Ipv4Addr>) -> Result<(), PlaneError> {
+        let taken = self.underlay.as_ref().and_then(|underlay| underlay.taken.clone());
+        let wanted = (peers, taken.or_else(|| self.guarded.1.clone()));
+        if wanted != self.guarded {
+            guard_host(&self.config, &wanted).await?;
+            self.guarded = wanted;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the userspace datapath knows the Ethernet addresses of its peers: it learns them from ARP that passes by,
+    /// forgets them after some time, and drops the first packet to one that it does not know. So the host is made to
+    /// ask. (The kernel's keeps packets until it knows.)
+    fn greet_peers(&self) {
+        let Some(underlay) = self.underlay.as_ref().filter(|u| u.taken.is_some()) else { return };
+        let socket = std::net::UdpSocket::bind((underlay.report.address, 0));
+        let socket = socket.and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
+        match socket {
+            Ok(socket) => {
+                for peer in &self.guarded.0 {
+                    // To the discard port. Whether it arrives does not matter.
+                    let _ = socket.send_to(&[], (*peer, 9));
+                }
+            }
+            Err(error) => tracing::debug!(%error, "the peers were not greeted"),
+        }
     }
 
     async fn connect(&self) -> Result<Switch, PlaneError> {
@@ -216,7 +285,7 @@ impl Plane {
                 gateway: external.gateway.addr(),
                 pool: guard::pool(external.gateway),
             }),
-            overlay: None,
+            overlay: self.underlay.as_ref().map(|underlay| Overlay { address: underlay.report.address }),
             mirror,
         }
     }
@@ -236,6 +305,12 @@ impl Plane {
         let mirror = self.memory.mirror(boot_seconds());
         let compiled = compile(&document, &self.facts(mirror));
         self.memory.expect(&compiled).map_err(io_error("remembering zones"))?;
+        let peers = peers(Some(&document));
+        let met = peers.iter().any(|peer| !self.guarded.0.contains(peer));
+        self.guard_tunnels(peers).await?;
+        if met {
+            self.greet_peers();
+        }
         let known = self.certain;
         // Until the switch has confirmed, nobody knows which of both it has.
         self.certain = false;
@@ -447,12 +522,23 @@ impl Plane {
         if self.config.external.is_some() {
             ports.push(port(service::EXT_DEVICE, service::EXT_PORT, EXT_MAC));
         }
+        if let Some(underlay) = &self.underlay {
+            let kind = PortKind::Tunnel { local: underlay.report.address, udp: service::TUNNEL_UDP };
+            let name = service::TUNNEL_DEVICE.to_owned();
+            ports.push(SwitchPort { name, ofport: service::TUNNEL_PORT, kind, mtu: None, mac: None });
+        }
         ports
     }
 
     /// Makes the host's own devices and starts the services on them, if that is not so already. A restarted switch makes
     /// new devices of the old names.
     async fn host_devices(&mut self) -> Result<(), PlaneError> {
+        let statuses = self.ovs.database().ensure_ports(service::BRIDGE, &self.host_ports()).await?;
+        for status in statuses {
+            if let Some(reason) = status.error {
+                return Err(PlaneError::Device { device: status.name, reason });
+            }
+        }
         let bound =
             self.services.as_mut().and_then(|(index, services)| services.is_whole().then_some(*index));
         let meta = self.netlink.link(service::META_DEVICE).await?;
@@ -460,12 +546,6 @@ impl Plane {
             return Ok(());
         }
         self.services = None;
-        let statuses = self.ovs.database().ensure_ports(service::BRIDGE, &self.host_ports()).await?;
-        for (status, device) in statuses.into_iter().zip([service::META_DEVICE, service::EXT_DEVICE]) {
-            if let Some(reason) = status.error {
-                return Err(PlaneError::Device { device, reason });
-            }
-        }
         let mut addresses = vec![];
         for (n, address) in service::ALL.into_iter().enumerate() {
             let length = if n == 0 { service::NETWORK.prefix_len() } else { 32 };
@@ -495,6 +575,10 @@ impl Plane {
     /// Compares everything with reality and puts right what differs.
     pub async fn audit(&mut self) -> Result<Repairs, PlaneError> {
         let mut repairs = Repairs::default();
+        if self.settle_underlay().await? {
+            self.change_flows(None).await?;
+        }
+        self.greet_peers();
         let switch = self.switch.clone().ok_or(OpenFlowError::Broken)?;
         if self.document.is_some() {
             let (installed, strangers) = installed(&switch).await?;
@@ -508,7 +592,7 @@ impl Plane {
         self.host_devices().await?;
         repairs.ports = self.settle_ports().await?;
         if !netfilter::is_present().await.map_err(PlaneError::Guard)? {
-            guard_host(&self.config).await?;
+            guard_host(&self.config, &self.guarded).await?;
         }
         Ok(repairs)
     }
@@ -539,7 +623,7 @@ impl Plane {
             applied: self.applied.0,
             vpcs: self.applied.1.clone(),
             ports: ports.map(|p| PortReport { id: p.id, status: status(p) }).collect(),
-            overlay: None,
+            overlay: self.overlay,
         }
     }
 }
@@ -582,8 +666,15 @@ async fn push(switch: &Switch, changes: &[FlowMod<'_>]) -> Result<Vec<String>, O
     Ok(refused)
 }
 
-async fn guard_host(config: &Config) -> Result<(), PlaneError> {
-    netfilter::apply(&guard::ruleset(config.external.as_ref())).await.map_err(PlaneError::Guard)?;
+/// The other nodes that tunnel packets may come from.
+fn peers(document: Option<&NodeNetwork>) -> Vec<Ipv4Addr> {
+    document.map(|d| d.peers.iter().map(|p| p.address).collect()).unwrap_or_default()
+}
+
+async fn guard_host(config: &Config, guarded: &(Vec<Ipv4Addr>, Option<String>)) -> Result<(), PlaneError> {
+    let tunnels = config.overlay.map(|_| (guarded.0.as_slice(), guarded.1.as_deref()));
+    let ruleset = guard::ruleset(config.external.as_ref(), tunnels);
+    netfilter::apply(&ruleset).await.map_err(PlaneError::Guard)?;
     if config.external.is_some() {
         netlink::enable_forwarding().map_err(io_error("letting the host route"))?;
     }
@@ -598,8 +689,12 @@ pub async fn tear_down(config: &ovs::Config) -> Result<(), PlaneError> {
         netlink.set_up(&link.name, false).await?;
     }
     if let Some(switch) = Ovs::find(config, service::BRIDGE).await? {
+        if let Err(error) = switch.database().delete_bridge(service::UNDERLAY_BRIDGE).await {
+            tracing::warn!(%error, "the underlay's bridge could not be removed");
+        }
         switch.tear_down(service::BRIDGE).await?;
     }
+    Underlay::give_back(&netlink, &config.dir).await?;
     for link in &links {
         netlink.set_leaving(&link.name).await?;
     }

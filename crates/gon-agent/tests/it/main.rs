@@ -9,4 +9,6 @@ mod link;
 mod manager;
 mod mini;
 mod network;
+mod overlay;
 mod samples;
+mod storage;

@@ -12,7 +12,7 @@ use gon_agent::status::NetworkStatus;
 use gon_driver::ovs::{Choice, Ovs};
 use gon_driver::run::Pid;
 use gon_proto::{Direction, GroupSpec, NodeNetwork, Peer, PortSpec, PortStatus, RuleSpec};
-use gon_types::id::SecurityGroupRuleId;
+use gon_types::id::{NodeId, SecurityGroupRuleId};
 use gon_types::{DocumentVersion, PortRange, Protocol};
 use tokio::sync::watch;
 
@@ -21,11 +21,13 @@ use crate::guest::{Guest, sh};
 use crate::samples;
 
 /// A node in this thread's namespace: directories, controller, agent.
-struct Node {
-    dir: tempfile::TempDir,
-    controller: Option<Controller>,
+pub struct Node {
+    pub id: NodeId,
+    pub overlay: Option<Ipv4Addr>,
+    pub dir: tempfile::TempDir,
+    pub controller: Option<Controller>,
     agent: Option<tokio::task::JoinHandle<()>>,
-    status: watch::Receiver<NetworkStatus>,
+    pub status: watch::Receiver<NetworkStatus>,
     generation: u64,
     started: Vec<Pid>,
 }
@@ -46,17 +48,11 @@ fn in_node<F: Future<Output = ()>>(test: impl FnOnce(Node) -> F + Send + 'static
     let body = move || {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
         assert_eq!(sh("ip link set lo up"), "");
-        let logs = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_ansi(false);
-        let _ = logs.with_writer(std::io::stderr).try_init();
+        log();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async move {
-            let dir = tempfile::tempdir().unwrap();
-            let controller = Some(Controller::start(&dir.path().join("controller.sock")));
-            let (_, status) = watch::channel(NetworkStatus::default());
-            let mut node = Node { dir, controller, agent: None, status, generation: 0, started: vec![] };
-            node.start().await;
-            test(node).await;
+            test(Node::new(samples::node(), None).await).await;
         });
     };
     if let Err(panic) = std::thread::spawn(body).join() {
@@ -64,19 +60,35 @@ fn in_node<F: Future<Output = ()>>(test: impl FnOnce(Node) -> F + Send + 'static
     }
 }
 
+pub fn log() {
+    let logs = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_ansi(false);
+    let _ = logs.with_writer(std::io::stderr).try_init();
+}
+
 impl Node {
-    fn ovs(&self) -> gon_driver::ovs::Config {
+    /// In the namespace of the thread that runs it, with an agent that is ready.
+    pub async fn new(id: NodeId, overlay: Option<Ipv4Addr>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let controller = Some(Controller::start(&dir.path().join("controller.sock")));
+        let (_, status) = watch::channel(NetworkStatus::default());
+        let mut node =
+            Self { id, overlay, dir, controller, agent: None, status, generation: 0, started: vec![] };
+        node.start().await;
+        node
+    }
+
+    pub fn ovs(&self) -> gon_driver::ovs::Config {
         gon_driver::ovs::Config { dir: self.dir.path().join("ovs"), choice: Choice::Private, datapath: None }
     }
-    fn run_dir(&self) -> PathBuf {
+    pub fn run_dir(&self) -> PathBuf {
         self.dir.path().join("ovs")
     }
 
     /// Starts the agent (again) and waits until it is ready.
-    async fn start(&mut self) {
+    pub async fn start(&mut self) {
         let (status, watched) = watch::channel(NetworkStatus::default());
         let config = Config {
-            node: samples::node(),
+            node: self.id,
             dir: self.dir.path().join("agent"),
             ovs: self.ovs(),
             transport: Arc::new(UnixTransport::new(&self.dir.path().join("controller.sock"))),
@@ -85,6 +97,7 @@ impl Node {
                 masquerade: false,
                 reachable: vec![],
             }),
+            overlay: self.overlay,
             resolv_conf: self.dir.path().join("resolv.conf"),
             audit_every: Duration::from_millis(500),
             status,
@@ -97,12 +110,12 @@ impl Node {
         self.remember_processes().await;
     }
 
-    async fn remember_processes(&mut self) {
+    pub async fn remember_processes(&mut self) {
         let ovs = Ovs::find(&self.ovs(), "br-int").await.unwrap().unwrap();
         self.started.extend(ovs.own_processes().await);
     }
 
-    async fn until(&mut self, good: impl Fn(&NetworkStatus) -> bool) -> NetworkStatus {
+    pub async fn until(&mut self, good: impl Fn(&NetworkStatus) -> bool) -> NetworkStatus {
         let mut status = self.status.clone();
         let wait = status.wait_for(good);
         match tokio::time::timeout(Duration::from_secs(20), wait).await {
@@ -112,7 +125,7 @@ impl Node {
     }
 
     /// Ends the agent as a kill would: nothing is said goodbye to.
-    async fn kill(&mut self) {
+    pub async fn kill(&mut self) {
         let agent = self.agent.take().unwrap();
         agent.abort();
         let _ = agent.await;
@@ -139,14 +152,21 @@ impl Node {
 
     /// Asserts that everything goes when it is told to.
     async fn tear_down(mut self) {
+        self.remove().await;
+        let links = sh("ip -br link");
+        assert_eq!(links.lines().count(), 1 + usize::from(links.contains("tunl0")), "{links}");
+        assert!(!sh("nft list tables").contains("gon"));
+    }
+}
+
+impl Node {
+    /// Everything that runs ends, and what was made goes.
+    pub async fn remove(&mut self) {
         self.kill().await;
         tear_down(&self.ovs()).await.unwrap();
         for pid in &self.started {
             assert!(!pid.is_alive());
         }
-        let links = sh("ip -br link");
-        assert_eq!(links.lines().count(), 1 + usize::from(links.contains("tunl0")), "{links}");
-        assert!(!sh("nft list tables").contains("gon"));
     }
 }
 
@@ -165,7 +185,7 @@ fn connect(server: &Guest, client: &Guest) -> (TcpStream, TcpStream) {
     (listener.accept().unwrap().0, client)
 }
 
-fn rule(n: u128, direction: Direction, protocol: Protocol, ports: Option<(u16, u16)>) -> RuleSpec {
+pub fn rule(n: u128, direction: Direction, protocol: Protocol, ports: Option<(u16, u16)>) -> RuleSpec {
     RuleSpec {
         id: SecurityGroupRuleId::from_uuid(uuid::Uuid::from_u128((7 << 64) + n)),
         direction,
@@ -175,13 +195,13 @@ fn rule(n: u128, direction: Direction, protocol: Protocol, ports: Option<(u16, u
         peer: Peer::Cidr("0.0.0.0/0".parse().unwrap()),
     }
 }
-fn out() -> RuleSpec {
+pub fn out() -> RuleSpec {
     rule(1, Direction::Outbound, Protocol::All, None)
 }
-fn ping() -> RuleSpec {
+pub fn ping() -> RuleSpec {
     rule(2, Direction::Inbound, Protocol::Icmp, None)
 }
-fn port(no: u16) -> PortSpec {
+pub fn port(no: u16) -> PortSpec {
     samples::port(no, &format!("10.0.1.{}", no - 11))
 }
 

@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 
 use base64::Engine as _;
 use gon_proto::{
-    AddressSpec, DhcpSpec, Direction, GatewayTarget, GroupSpec, MetadataSpec, NodeNetwork, Peer, PortSpec,
-    RouteSpec, RouteTarget, RuleSpec, SubnetSpec, VpcSpec,
+    AddressSpec, DhcpSpec, Direction, GatewayTarget, GroupSpec, MetadataSpec, NodeNetwork, Peer, PeerSpec,
+    PortSpec, RouteSpec, RouteTarget, RuleSpec, SubnetSpec, TUNNEL_OVERHEAD, VpcSpec,
 };
 use gon_store::network_document::{NodeNetworkRows, PortRow, RouteRow, RuleRow};
 use gon_store::{Result, StoreError};
@@ -40,11 +40,12 @@ fn impossible(what: &str) -> StoreError {
 /// The document, unstamped.
 pub fn document(node: NodeId, rows: NodeNetworkRows, settings: &NetworkSettings) -> Result<NodeNetwork> {
     let mut document = NodeNetwork::empty(node, DocumentVersion::default());
+    let mtu = guest_mtu(settings, rows.underlay_mtu);
     let group_names: HashMap<Uuid, &str> = rows.groups.iter().map(|g| (g.id, g.name.as_str())).collect();
     let blocks: HashMap<Uuid, _> = rows.subnets.iter().map(|s| (s.id, s.cidr_block.0)).collect();
     for row in &rows.ports {
         let block = blocks.get(&row.subnet_id).ok_or_else(|| impossible("a port outside every subnet"))?;
-        document.ports.push(port(row, block.network(), &group_names, settings)?);
+        document.ports.push(port(row, block.network(), &group_names, settings, mtu)?);
     }
     for row in rows.vpcs {
         document.vpcs.push(VpcSpec {
@@ -89,7 +90,20 @@ pub fn document(node: NodeId, rows: NodeNetworkRows, settings: &NetworkSettings)
             members: row.members,
         });
     }
+    document.peers = rows
+        .peers
+        .into_iter()
+        .map(|(id, address)| PeerSpec { node: NodeId::from_uuid(id), address })
+        .collect();
     Ok(document)
+}
+
+/// What guests are told: the site's MTU, or what fits through a tunnel of the narrowest underlay. The same on every node, for
+/// a guest cannot know which of its peers is on which.
+fn guest_mtu(settings: &NetworkSettings, underlay: Option<i32>) -> u16 {
+    let room =
+        underlay.and_then(|mtu| u16::try_from(mtu).ok()).map(|mtu| mtu.saturating_sub(TUNNEL_OVERHEAD));
+    room.map_or(settings.mtu, |room| room.min(settings.mtu))
 }
 
 fn port(
@@ -97,6 +111,7 @@ fn port(
     subnet_base: Ipv4Addr,
     group_names: &HashMap<Uuid, &str>,
     settings: &NetworkSettings,
+    mtu: u16,
 ) -> Result<PortSpec> {
     let address = row.private_ip.0;
     let [a, b, c, d] = address.octets();
@@ -124,7 +139,7 @@ fn port(
             hostname: hostname.clone(),
             domain: domain.clone(),
             dns_servers: vec![Ipv4Addr::from(u32::from(subnet_base) + 2)],
-            mtu: settings.mtu,
+            mtu,
             lease_seconds: settings.lease_seconds,
         },
         metadata: MetadataSpec {

@@ -4,6 +4,7 @@
 mod api;
 mod documents;
 mod ingest;
+mod overlay;
 mod placement;
 mod relay;
 mod site;

@@ -210,6 +210,9 @@ pub struct Network {
     pub mtu: u16,
     /// DHCP lease, seconds.
     pub lease_seconds: u32,
+    /// This server's address on the network between the servers, by which guests on other servers are reached. Absent: there
+    /// are no other servers.
+    pub overlay_address: Option<Ipv4Addr>,
     /// Which Open vSwitch: `auto` takes the machine's if one runs, `private` always runs one of our own.
     pub switch: Switch,
     /// Which datapath: `auto` takes the kernel's if it proves itself.
@@ -222,6 +225,7 @@ impl Default for Network {
             public_pool: ipnet::Ipv4Net::new_assert(Ipv4Addr::new(203, 0, 113, 0), 24),
             mtu: 1500,
             lease_seconds: 3600,
+            overlay_address: None,
             switch: Switch::Auto,
             datapath: Datapath::Auto,
         }
