@@ -67,7 +67,7 @@ impl Current {
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(Arc::clone(&clients) as _)
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&key))));
-        server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        server.alpn_protocols = vec![b"http/1.1".to_vec()];
         // A resumed session would not look at the certificate again.
         server.send_tls13_tickets = 0;
         server.session_storage = Arc::new(NoServerSessionStorage {});

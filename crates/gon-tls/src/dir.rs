@@ -212,3 +212,18 @@ fn belong_together(certificate_pem: &str, key_pem: &str) -> Result<bool, TlsErro
         None => Ok(false),
     }
 }
+
+/// Whether a certificate that came back is for our key and names us.
+pub fn check_pair(certificate_pem: &str, key_pem: &str, expected: &Identity) -> Result<(), TlsError> {
+    if !belong_together(certificate_pem, key_pem)? {
+        return Err(TlsError::Mismatch(expected.to_string()));
+    }
+    let chain = certificate::certificates(certificate_pem)?;
+    let found = chain.first().map(CertificateFacts::read).transpose()?.map(|facts| facts.identity);
+    match found {
+        Some(found) if found != *expected => {
+            Err(TlsError::OtherIdentity { found, expected: expected.to_string() })
+        }
+        _ => Ok(()),
+    }
+}

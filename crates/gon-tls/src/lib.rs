@@ -30,7 +30,7 @@ use std::sync::Arc;
 pub use authority::{Authority, Issued, LIFETIME, Revoked, SigningRequest};
 pub use certificate::{CertificateFacts, bundle_sha256, fingerprint};
 pub use config::{Current, Tls};
-pub use dir::TlsDir;
+pub use dir::{TlsDir, check_pair};
 pub use gon_types::{Identity, IdentityError, Role};
 pub use roll::RollError;
 pub use serve::{Limits, Peer, serve};

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1::Builder;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 use tokio::net::{TcpListener, TcpStream};
@@ -107,15 +107,9 @@ where
 {
     let tasks = TaskTracker::new();
     let counts = Arc::new(Counts::default());
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(Some(Duration::from_secs(30)))
-        .max_concurrent_streams(100)
-        .max_header_list_size(16 << 10);
-    let builder = Arc::new(builder);
+    // HTTP/1.1 only: who asks whether it is to be HTTP/2 waits for a first byte without a deadline.
+    let mut builder = Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(limits.header);
     loop {
         let (stream, peer) = tokio::select! {
             biased;
@@ -138,7 +132,7 @@ where
         // An answer is one write; waiting for more only delays it.
         let _ = stream.set_nodelay(true);
         let (tls, service) = (tls.clone(), service.clone());
-        let (builder, stop) = (Arc::clone(&builder), stop.clone());
+        let (builder, stop) = (builder.clone(), stop.clone());
         tasks.spawn(async move {
             let _place = place;
             if let Some((stream, client)) = handshake(stream, &tls, limits.handshake, &stop).await {
@@ -195,7 +189,7 @@ async fn connection<S, B>(
     address: SocketAddr,
     tls: &Tls,
     service: S,
-    builder: &Builder<TokioExecutor>,
+    builder: &Builder,
     stop: &CancellationToken,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
@@ -209,7 +203,7 @@ async fn connection<S, B>(
         request.extensions_mut().insert(peer.clone());
         service.clone().oneshot(request)
     });
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     tokio::pin!(connection);
     let no_longer_believed = no_longer_believed(client, tls);
     tokio::pin!(no_longer_believed);

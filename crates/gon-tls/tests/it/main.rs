@@ -1,2 +1,8 @@
 //! Certificates and TLS over real sockets and files.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod files;
+mod handshake;
+mod limits;
+mod rotation;
+mod site;
