@@ -1,13 +1,14 @@
 //! The link to the controllers: pulls documents, posts reports.
 //!
 //! Assumes nothing about whether anybody answers. Promises that every call ends by its deadline with an answer or a
-//! typed error, that answers are bounded in size, and that a connection is kept between calls and replaced when it
-//! breaks. How a connection is made is the [`Transport`]'s business: a unix socket in one process, later mTLS.
+//! typed error, that answers are bounded in size, that a connection is kept between calls and replaced when it breaks,
+//! and that a call which a controller sends on (503 and `Retry-After`: it does not lead) is tried at every other one.
+//! How a connection is made is the [`Transport`]'s business: a unix socket in one process, TLS between servers.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use gon_types::DocumentVersion;
@@ -29,12 +30,18 @@ const SLACK: Duration = Duration::from_secs(10);
 const REPORT_DEADLINE: Duration = Duration::from_secs(10);
 /// How long making a connection may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a connection is kept: certificates are looked at when one is made.
+const CONNECTION_AGE: Duration = Duration::from_secs(600);
 /// The largest answer that is read.
 const ANSWER_LIMIT: usize = 32 << 20;
 
 /// A byte stream to a controller.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// One of the places a transport leads to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place(pub Arc<str>);
 
 /// How to reach the controllers.
 #[async_trait]
@@ -43,6 +50,25 @@ pub trait Transport: Send + Sync + 'static {
     async fn connect(&self) -> io::Result<Box<dyn Stream>>;
     /// Where it leads, for messages.
     fn describe(&self) -> String;
+
+    /// A new connection, and where it leads.
+    async fn connect_somewhere(&self) -> io::Result<(Box<dyn Stream>, Place)> {
+        Ok((self.connect().await?, Place::default()))
+    }
+    /// How many places there are.
+    fn places(&self) -> usize {
+        1
+    }
+    /// Whoever answers there sends us on: the next connection is to go elsewhere.
+    fn leave(&self, _place: &Place) {}
+}
+
+/// A random part of `pause`: clients that lost the same controller do not come back as one (full jitter).
+#[must_use]
+pub fn jitter(pause: Duration) -> Duration {
+    // The last bits of a UUIDv7 are random.
+    let random = uuid::Uuid::now_v7().as_u128() as u32;
+    pause.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
 /// The controllers of the same machine.
@@ -109,11 +135,26 @@ impl LinkError {
     }
 }
 
-/// A client of one controller. Clones share nothing but the way to it: a long poll in one does not delay a report in
+/// A connection that is kept.
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    place: Place,
+    made: Instant,
+}
+
+/// An answer, whole.
+struct Answer {
+    status: StatusCode,
+    body: Bytes,
+    /// Whether it sends us to another controller.
+    elsewhere: bool,
+}
+
+/// A client of a controller. Clones share nothing but the way to it: a long poll in one does not delay a report in
 /// another.
 pub struct Link {
     transport: Arc<dyn Transport>,
-    connection: Mutex<Option<SendRequest<Full<Bytes>>>>,
+    connection: Mutex<Option<Connection>>,
 }
 
 impl std::fmt::Debug for Link {
@@ -153,6 +194,12 @@ impl Link {
         }
     }
 
+    /// What is at `path`.
+    pub async fn get<A: DeserializeOwned>(&self, path: &str) -> Result<A, LinkError> {
+        let (_, body) = self.call(Method::GET, path, None, REPORT_DEADLINE).await?;
+        read_json(&body)
+    }
+
     /// Posts a report whose answer has no content worth reading.
     pub async fn post_report<R: Serialize>(&self, path: &str, report: &R) -> Result<(), LinkError> {
         self.post(path, report).await.map(drop)
@@ -179,30 +226,21 @@ impl Link {
         body: Option<Bytes>,
         deadline: Duration,
     ) -> Result<(StatusCode, Bytes), LinkError> {
-        let exchange = async {
+        let everywhere = async {
             let mut slot = self.connection.lock().await;
-            // A kept connection may have been closed at the other end meanwhile; a request on it then fails before it
-            // was sent, and is sent again on a new one. Documents and reports are whole, so twice is once.
-            let kept = slot.take();
-            let (response, sender) = match kept {
-                Some(sender) => match self.send(sender, &method, target, body.clone()).await {
-                    Ok(pair) => pair,
-                    Err(_) => self.send(self.connect().await?, &method, target, body).await?,
-                },
-                None => self.send(self.connect().await?, &method, target, body).await?,
-            };
-            let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_LIMIT)
-                .collect()
-                .await
-                .map_err(|error| LinkError::Unreadable(error.to_string()))?
-                .to_bytes();
-            *slot = Some(sender);
-            Ok((status, body))
+            let mut left = self.transport.places();
+            loop {
+                let answer = self.exchange_once(&mut slot, &method, target, body.clone()).await?;
+                left = left.saturating_sub(1);
+                if !answer.elsewhere || left == 0 {
+                    return Ok(answer);
+                }
+            }
         };
         // The connection is not in its slot while a call is under way, so one that was abandoned is never used again.
-        let (status, body) =
-            tokio::time::timeout(deadline, exchange).await.map_err(|_| LinkError::Deadline(deadline))??;
+        let answer =
+            tokio::time::timeout(deadline, everywhere).await.map_err(|_| LinkError::Deadline(deadline))??;
+        let Answer { status, body, .. } = answer;
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
             Ok((status, body))
         } else {
@@ -211,13 +249,48 @@ impl Link {
         }
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, LinkError> {
-        let place = || self.transport.describe();
-        let stream = match tokio::time::timeout(CONNECT_DEADLINE, self.transport.connect()).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(source)) => return Err(LinkError::Connect { place: place(), source }),
+    async fn exchange_once(
+        &self,
+        slot: &mut Option<Connection>,
+        method: &Method,
+        target: &str,
+        body: Option<Bytes>,
+    ) -> Result<Answer, LinkError> {
+        // A kept connection may have been closed at the other end meanwhile; a request on it then fails before it was
+        // sent, and is sent again on a new one. Documents and reports are whole, so twice is once.
+        let kept = slot.take().filter(|kept| kept.made.elapsed() < CONNECTION_AGE);
+        let (response, connection) = match kept {
+            Some(kept) => match self.send(kept, method, target, body.clone()).await {
+                Ok(pair) => pair,
+                Err(_) => self.send(self.connect().await?, method, target, body).await?,
+            },
+            None => self.send(self.connect().await?, method, target, body).await?,
+        };
+        let status = response.status();
+        let elsewhere =
+            status == StatusCode::SERVICE_UNAVAILABLE && response.headers().contains_key(header::RETRY_AFTER);
+        let body = Limited::new(response.into_body(), ANSWER_LIMIT)
+            .collect()
+            .await
+            .map_err(|error| LinkError::Unreadable(error.to_string()))?
+            .to_bytes();
+        if elsewhere {
+            self.transport.leave(&connection.place);
+        } else {
+            *slot = Some(connection);
+        }
+        Ok(Answer { status, body, elsewhere })
+    }
+
+    async fn connect(&self) -> Result<Connection, LinkError> {
+        let describe = || self.transport.describe();
+        let connecting = tokio::time::timeout(CONNECT_DEADLINE, self.transport.connect_somewhere());
+        let (stream, place) = match connecting.await {
+            Ok(Ok(connected)) => connected,
+            Ok(Err(source)) => return Err(LinkError::Connect { place: describe(), source }),
             Err(_) => {
-                return Err(LinkError::Connect { place: place(), source: io::ErrorKind::TimedOut.into() });
+                let source = io::ErrorKind::TimedOut.into();
+                return Err(LinkError::Connect { place: describe(), source });
             }
         };
         let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(LinkError::Broken)?;
@@ -227,16 +300,16 @@ impl Link {
                 tracing::debug!(%error, "connection to the controller ended");
             }
         });
-        Ok(sender)
+        Ok(Connection { sender, place, made: Instant::now() })
     }
 
     async fn send(
         &self,
-        mut sender: SendRequest<Full<Bytes>>,
+        mut connection: Connection,
         method: &Method,
         target: &str,
         body: Option<Bytes>,
-    ) -> Result<(Response<Incoming>, SendRequest<Full<Bytes>>), LinkError> {
+    ) -> Result<(Response<Incoming>, Connection), LinkError> {
         let mut request = Request::builder().method(method).uri(target).header(header::HOST, "gon");
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
@@ -244,9 +317,9 @@ impl Link {
         let request = request
             .body(Full::new(body.unwrap_or_default()))
             .map_err(|error| LinkError::Unreadable(error.to_string()))?;
-        sender.ready().await.map_err(LinkError::Broken)?;
-        let response = sender.send_request(request).await.map_err(LinkError::Broken)?;
-        Ok((response, sender))
+        connection.sender.ready().await.map_err(LinkError::Broken)?;
+        let response = connection.sender.send_request(request).await.map_err(LinkError::Broken)?;
+        Ok((response, connection))
     }
 }
 

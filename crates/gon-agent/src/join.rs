@@ -1,0 +1,130 @@
+//! Joining the site: the new server's side of [`gon_proto::join`].
+//!
+//! Assumes a join token that came by a way that can be trusted. Promises that keys are made here and stay here, that the
+//! server which is told the secret is the one the token names (by its authority), that what comes back is for us before
+//! anything is written, and that an answer which got lost is asked for again.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use gon_proto::{JoinAnswer, JoinRequest, SiteAnswer, paths};
+use gon_tls::{Identity, JoinToken, Role, SigningRequest, TlsDir, TlsError, connect_pinned};
+use tokio::net::TcpStream;
+
+use crate::link::{Link, LinkError, Stream, Transport, jitter};
+use crate::tls::host_of;
+
+/// How long the other server is asked again when it does not answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The pause between two attempts.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Why the server did not join.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The other server was not reached or did not take it.
+    #[error("the site did not let us in")]
+    Refused(#[from] LinkError),
+    /// What came back cannot be used.
+    #[error("what the site sent cannot be used: {0}")]
+    Answer(String),
+    /// Keys, certificates or their files.
+    #[error("keys and certificates")]
+    Tls(#[from] TlsError),
+}
+
+/// What a server knows once it has joined. Certificates and authorities are in its files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    /// Its name.
+    pub name: String,
+    /// The roles it has certificates for.
+    pub roles: Vec<Role>,
+    /// What it shares with the others.
+    pub site: SiteAnswer,
+}
+
+/// The server of a token, known by its authority.
+#[derive(Debug)]
+struct Pinned(JoinToken);
+
+#[async_trait]
+impl Transport for Pinned {
+    async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+        let stream = TcpStream::connect(&self.0.server).await?;
+        let host = host_of(&self.0.server);
+        Ok(Box::new(connect_pinned(stream, &self.0.ca_sha256, Role::InstanceManager, host).await?))
+    }
+    fn describe(&self) -> String {
+        self.0.server.clone()
+    }
+}
+
+/// Joins the site of `token` as the server `name` with `roles` ([`Role::WORKER`] for a worker), and writes keys,
+/// certificates and authorities to `dir`. Files of an earlier membership are replaced when, and only when, the site has
+/// let us in.
+pub async fn join(token: &JoinToken, name: &str, roles: &[Role], dir: &TlsDir) -> Result<Joined, JoinError> {
+    let mut keys = BTreeMap::new();
+    let mut requests = BTreeMap::new();
+    for role in roles {
+        // A name that cannot be is said here, not by the other end.
+        Identity::new(*role, name).map_err(TlsError::from)?;
+        let request = SigningRequest::new()?;
+        requests.insert(*role, request.request_pem);
+        keys.insert(*role, request.key_pem);
+    }
+    let secret = token.secret.clone();
+    let request = JoinRequest { format: gon_proto::FORMAT, secret, name: name.to_owned(), requests };
+    let answer = ask(token, &request).await?;
+    check(token, name, &keys, &answer)?;
+    dir.make()?;
+    dir.trust(&answer.ca_pem)?;
+    for (role, certificate) in &answer.certificates {
+        if let Some(key) = keys.get(role) {
+            dir.install(*role, key, certificate)?;
+        }
+    }
+    Ok(Joined { name: answer.name, roles: keys.into_keys().collect(), site: answer.site })
+}
+
+/// The same request again and again: the site knows it by its keys.
+async fn ask(token: &JoinToken, request: &JoinRequest) -> Result<JoinAnswer, JoinError> {
+    let link = Link::new(Arc::new(Pinned(token.clone())));
+    let started = Instant::now();
+    loop {
+        match link.exchange(paths::JOIN, request).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) if error.is_transient() && started.elapsed() < PATIENCE => {
+                tracing::info!(error = &error as &dyn std::error::Error, "asking again");
+                tokio::time::sleep(PAUSE + jitter(PAUSE)).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn check(
+    token: &JoinToken,
+    name: &str,
+    keys: &BTreeMap<Role, String>,
+    answer: &JoinAnswer,
+) -> Result<(), JoinError> {
+    let wrong = |what: String| Err(JoinError::Answer(what));
+    if answer.format != gon_proto::FORMAT {
+        return wrong(format!("it has format {}, we know {}", answer.format, gon_proto::FORMAT));
+    }
+    if answer.name != name || !answer.certificates.keys().eq(keys.keys()) {
+        return wrong("it is for another server or other roles".to_owned());
+    }
+    if !gon_tls::bundle_sha256(&answer.ca_pem)?.contains(&token.ca_sha256) {
+        return wrong("the authority of the token is not among those it names".to_owned());
+    }
+    for (role, certificate) in &answer.certificates {
+        let expected = Identity::new(*role, name).map_err(TlsError::from)?;
+        gon_tls::check_pair(certificate, &keys[role], &expected)?;
+    }
+    Ok(())
+}
