@@ -39,6 +39,32 @@ const REFUSED: &[(&str, &str)] = &[
     ("nodes_capacity_check", "update nodes set used_memory_mib = 4097"),
     ("nodes_capacity_check", "update nodes set used_disk_gib = 11"),
     ("nodes_epoch_check", "update nodes set epoch = 2"),
+    ("nodes_labels_check", "update nodes set labels = '[]'"),
+    ("nodes_address_check", "update nodes set address = '192.0.2.0/24'"),
+    ("nodes_removed_empty", "update nodes set removed_at = now() where id = u('1')"),
+    ("nodes_removed_one_way", "update nodes set removed_at = null where id = u('5')"),
+    ("nodes_removed_one_way", "update nodes set removed_at = now() + interval '1 hour' where id = u('5')"),
+    (
+        "instances_node_removed",
+        "update instances set node_id = u('5'), run_as_uid = 600001, placement_epoch = 1, generation = 2 where id = u('62')",
+    ),
+    ("instances_leaving_check", "update instances set leaving_node = true where id = u('62')"),
+    ("instances_leaving_check", "update instances set leaving_node = true, disk_gib = 1 where id = u('61')"),
+    // Operations.
+    ("operations_account_fkey", "update operations set account_id = u('f') where id = u('91')"),
+    ("operations_user_fkey", "update operations set user_id = u('b2') where id = u('91')"),
+    ("operations_finished_check", "update operations set state = 'failed' where id = u('91')"),
+    ("operations_finished_check", "update operations set finished_at = now() where id = u('91')"),
+    ("operations_lease_check", "update operations set lease_owner = 'a' where id = u('91')"),
+    (
+        "operations_lease_check",
+        "update operations set lease_owner = 'a', lease_until = now(), state = 'failed', finished_at = now() where id = u('91')",
+    ),
+    ("operations_ended_check", "update operations set progress = '{}' where id = u('93')"),
+    (
+        "operations_drain_key",
+        "insert into operations (id, account_id, user_id, request_id, action, resource, resource_id, goal, deadline) values (u('94'), u('a1'), u('b1'), 'req-1', 'DrainNode', 'node', u('1'), 'drained', now())",
+    ),
     ("nodes_not_negative", "update nodes set used_vcpus = -1"),
     ("nodes_accelerator_check", "update nodes set accelerator = 'xen'"),
     (
@@ -505,6 +531,7 @@ async fn every_named_constraint_has_a_case() {
 
 const SCHEMA: &str = concat!(
     include_str!("../../migrations/0001_create_schema.sql"),
+    include_str!("../../migrations/0002_cluster.sql"),
     include_str!("../../migrations/0003_certificates.sql")
 );
 

@@ -52,3 +52,11 @@ insert into idempotency_keys (account_id, key, request_sha256, status, response)
 insert into refresh_tokens (token_sha256, user_id, family, expires_at) values
   (decode(repeat('00', 32), 'hex'), u('b1'), u('1'), now());
 insert into audit_log (action, request_id) values ('Test', 'req-1');
+insert into nodes (id, name, availability_zone, capacity_vcpus, capacity_memory_mib, capacity_disk_gib, accelerator,
+  ovs_datapath, removed_at) values (u('5'), 'n5', 'z-1a', 4, 4096, 10, 'tcg', 'netdev', now());
+insert into operations (id, account_id, user_id, request_id, action, resource, resource_id, goal, deadline) values
+  (u('91'), u('a1'), u('b1'), 'req-1', 'DrainNode', 'node', u('1'), 'drained', now() + interval '1 hour'),
+  (u('92'), u('a1'), u('b1'), 'req-1', 'StopInstances', 'instance', u('61'), 'stopped', now());
+insert into operations (id, account_id, user_id, request_id, action, resource, resource_id, goal, deadline, state,
+  finished_at) values
+  (u('93'), u('a1'), u('b1'), 'req-1', 'StopInstances', 'instance', u('61'), 'stopped', now(), 'succeeded', now());

@@ -4,6 +4,7 @@
 mod certificates;
 mod constraints;
 mod events;
+mod leader;
 mod sessions;
 
 #[tokio::test]
