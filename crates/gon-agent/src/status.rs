@@ -1,14 +1,33 @@
-//! What an agent says of itself: for the process it runs in, and on its status port.
+//! What an agent says of itself: to the process it runs in, which serves it on the agent's port.
 //!
-//! State never changes through here. The numbers are a snapshot that the agent replaces whole.
+//! The numbers are a snapshot that the agent replaces whole.
 
-use axum::Json;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::routing::get;
 use gon_types::DocumentVersion;
 use serde::Serialize;
-use tokio::sync::watch;
+
+use crate::container::ContainerStatus;
+use crate::hypervisor::HypervisorStatus;
+use crate::storage::{Integrity, StorageStatus};
+
+/// A number for the metrics.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sample {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is.
+    pub help: &'static str,
+    /// Whether it only ever grows.
+    pub counter: bool,
+    /// Its value.
+    pub value: f64,
+}
+
+fn gauge(name: &'static str, help: &'static str, value: u64) -> Sample {
+    Sample { name, help, counter: false, value: value as f64 }
+}
+fn counter(name: &'static str, help: &'static str, value: u64) -> Sample {
+    Sample { name, help, counter: true, value: value as f64 }
+}
 
 /// How the network agent is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -37,50 +56,91 @@ pub struct NetworkStatus {
     pub settled_us: u64,
     /// What is wrong, if something is.
     pub error: Option<String>,
+    /// How often the loop of the role went round; one that stands still is not alive.
+    pub rounds: u64,
 }
 
-/// `/healthz` (the process lives), `/readyz` (its work is done), `/metrics`, `/debug/state`.
-pub fn router(status: watch::Receiver<NetworkStatus>) -> axum::Router {
-    axum::Router::new()
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .route("/debug/state", get(async |State(status): State<Shared>| Json(status.borrow().clone())))
-        .with_state(status)
-}
-
-type Shared = watch::Receiver<NetworkStatus>;
-
-async fn ready(State(status): State<Shared>) -> (StatusCode, String) {
-    let status = status.borrow();
-    match &status.error {
-        None if status.ready => (StatusCode::OK, "ready\n".to_owned()),
-        error => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", error.as_deref().unwrap_or("starting"))),
+impl NetworkStatus {
+    /// For the metrics.
+    #[must_use]
+    pub fn samples(&self) -> Vec<Sample> {
+        vec![
+            gauge(
+                "gon_network_ready",
+                "Whether the data plane is what the last document says",
+                u64::from(self.ready),
+            ),
+            gauge("gon_network_ports", "Ports of the document in force", self.ports as u64),
+            gauge("gon_network_ports_degraded", "Ports that are not in order", self.degraded as u64),
+            gauge("gon_network_flows", "Flows of the document in force", self.flows as u64),
+            gauge("gon_document_epoch", "Leader epoch of the document in force", self.applied.epoch),
+            gauge("gon_document_generation", "Generation of the document in force", self.applied.generation),
+            gauge(
+                "gon_network_document_wired_microseconds",
+                "From the last document's arrival to its flows",
+                self.wired_us,
+            ),
+            gauge(
+                "gon_network_document_settled_microseconds",
+                "From the last document's arrival to all of it",
+                self.settled_us,
+            ),
+            counter("gon_network_restores_total", "Times the switch had to be found again", self.restores),
+            counter("gon_network_repairs_total", "Flows and ports that an audit found wrong", self.repairs),
+            counter("gon_loop_rounds_total", "Rounds of the role's loop", self.rounds),
+        ]
     }
 }
 
-async fn metrics(State(status): State<Shared>) -> ([(&'static str, &'static str); 1], String) {
-    use std::fmt::Write as _;
-    let status = status.borrow();
-    let mut text = String::new();
-    for (name, kind, help, value) in [
-        ("ready", "gauge", "Whether the data plane is what the last document says.", u64::from(status.ready)),
-        ("ports", "gauge", "Ports of the document in force.", status.ports as u64),
-        ("ports_degraded", "gauge", "Ports that are not in order.", status.degraded as u64),
-        ("flows", "gauge", "Flows of the document in force.", status.flows as u64),
-        ("applied_generation", "gauge", "Generation of the document in force.", status.applied.generation),
-        ("document_wired_microseconds", "gauge", "From a document's arrival to its flows.", status.wired_us),
-        (
-            "document_settled_microseconds",
-            "gauge",
-            "From a document's arrival to all of it.",
-            status.settled_us,
-        ),
-        ("restores_total", "counter", "Times the switch had to be found again.", status.restores),
-        ("repairs_total", "counter", "Flows and ports that an audit found wrong.", status.repairs),
-    ] {
-        let _ = writeln!(text, "# HELP gon_network_{name} {help}\n# TYPE gon_network_{name} {kind}");
-        let _ = writeln!(text, "gon_network_{name} {value}");
+impl HypervisorStatus {
+    /// For the metrics.
+    #[must_use]
+    pub fn samples(&self) -> Vec<Sample> {
+        let accelerated = self.accelerator.as_deref() == Some("kvm");
+        vec![
+            gauge("gon_hypervisor_instances", "Instances on this node", self.instances as u64),
+            gauge("gon_hypervisor_instances_running", "Those that run", self.running as u64),
+            gauge(
+                "gon_hypervisor_instances_troubled",
+                "Those that failed, or of which nothing can be told",
+                self.troubled as u64,
+            ),
+            gauge("gon_hypervisor_accelerated", "Whether KVM has proved itself", u64::from(accelerated)),
+            gauge("gon_document_epoch", "Leader epoch of the document it works from", self.accepted.epoch),
+            gauge(
+                "gon_document_generation",
+                "Generation of the document it works from",
+                self.accepted.generation,
+            ),
+            counter("gon_reports_total", "Reports that the instance manager took", self.reports),
+            counter("gon_loop_rounds_total", "Rounds of the role's loop", self.rounds),
+        ]
     }
-    ([("content-type", "text/plain; version=0.0.4")], text)
+}
+
+impl ContainerStatus {
+    /// For the metrics.
+    #[must_use]
+    pub fn samples(&self) -> Vec<Sample> {
+        vec![
+            gauge("gon_container_docker_up", "Whether Docker answers", u64::from(self.docker.is_some())),
+            counter("gon_loop_rounds_total", "Rounds of the role's loop", self.rounds),
+        ]
+    }
+}
+
+impl StorageStatus {
+    /// For the metrics.
+    #[must_use]
+    pub fn samples(&self) -> Vec<Sample> {
+        let verified = self.images.iter().filter(|i| i.integrity == Integrity::Verified).count();
+        vec![
+            gauge("gon_storage_images", "Images in the store", self.images.len() as u64),
+            gauge("gon_storage_images_verified", "Those whose digests are right", verified as u64),
+            gauge("gon_storage_images_damaged", "Those of which one is not", self.damaged().count() as u64),
+            gauge("gon_storage_disk_bytes", "Size of the store's file system", self.total_bytes),
+            gauge("gon_storage_disk_free_bytes", "What may still be written to it", self.free_bytes),
+            counter("gon_loop_rounds_total", "Rounds of the role's loop", self.rounds),
+        ]
+    }
 }

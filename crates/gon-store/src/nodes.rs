@@ -310,6 +310,16 @@ pub async fn id_by_name(store: &Store, name: &str) -> Result<Option<Uuid>> {
         .await?)
 }
 
+/// Where the node of this name says that others reach it.
+pub async fn address_by_name(store: &Store, name: &str) -> Result<Option<IpAddr>> {
+    let found: Option<Option<IpNet>> =
+        sqlx::query_scalar("select address from nodes where name = $1 and removed_at is null")
+            .bind(name)
+            .fetch_optional(store.pool())
+            .await?;
+    Ok(found.flatten().map(|address| address.addr()))
+}
+
 /// Whether the node's epoch is this one, and it was not removed.
 pub async fn is_current(conn: &mut Conn, node: Uuid, epoch: i64) -> Result<bool> {
     Ok(sqlx::query_scalar(

@@ -5,17 +5,18 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
 use gon_agent::hypervisor::{self, Hypervisor};
-use gon_agent::link::{Link, UnixTransport};
+use gon_agent::link::{Link, Transport};
 use gon_agent::network::{self, ExternalConfig};
 use gon_agent::status::NetworkStatus;
-use gon_cluster::{Liveness, NODE_TTL};
+use gon_cluster::Liveness;
 use gon_control::api::{ConsoleError, ConsoleSource};
 use gon_driver::ovs::{self, Ovs};
 use gon_types::id::{InstanceId, NodeId};
@@ -37,10 +38,12 @@ pub struct Worker {
     config: Config,
     layout: Layout,
     name: Arc<str>,
-    /// The socket of the network controller.
-    network_controller: PathBuf,
-    /// The socket of the instance manager.
-    instance_manager: PathBuf,
+    /// The way to the network controllers.
+    network_controller: Arc<dyn Transport>,
+    /// The way to the instance managers.
+    instance_manager: Arc<dyn Transport>,
+    /// Rounds of waiting for an identity.
+    waiting: Arc<AtomicU64>,
     /// How the network agent is.
     pub network_status: watch::Sender<NetworkStatus>,
     hypervisor: Arc<Mutex<Option<Arc<Hypervisor>>>>,
@@ -49,16 +52,29 @@ pub struct Worker {
 impl Worker {
     /// A worker that does nothing yet.
     #[must_use]
-    pub fn new(config: &Config, layout: &Layout, name: &Arc<str>, network: &Path, compute: &Path) -> Self {
+    pub fn new(
+        config: &Config,
+        layout: &Layout,
+        name: &Arc<str>,
+        network: Arc<dyn Transport>,
+        compute: Arc<dyn Transport>,
+    ) -> Self {
         Self {
             config: config.clone(),
             layout: layout.clone(),
             name: Arc::clone(name),
-            network_controller: network.to_owned(),
-            instance_manager: compute.to_owned(),
+            network_controller: network,
+            instance_manager: compute,
+            waiting: Arc::default(),
             network_status: watch::Sender::new(NetworkStatus::default()),
             hypervisor: Arc::default(),
         }
+    }
+
+    /// Rounds of waiting for an identity: a loop that lives before the agent's own does.
+    #[must_use]
+    pub fn waiting(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.waiting)
     }
 
     fn current(&self) -> Option<Arc<Hypervisor>> {
@@ -84,10 +100,12 @@ impl Worker {
         let made = Arc::new(Hypervisor::new(hypervisor::Config {
             state_dir: self.layout.compute(),
             images,
-            link: Link::unix(&self.instance_manager),
+            link: Link::new(Arc::clone(&self.instance_manager)),
             node: hypervisor::NodeConfig {
                 name: self.name.to_string(),
                 availability_zone: node.availability_zone.clone(),
+                address: node.address,
+                labels: node.labels.clone(),
                 cpu_overcommit: node.cpu_overcommit,
                 memory_reserve_mib: node.memory_reserve_mib,
                 disk_reserve_gib: node.disk_reserve_gib,
@@ -96,6 +114,7 @@ impl Worker {
             ovs_datapath: datapath.as_str().to_owned(),
             versions,
             qemu: None,
+            facts: self.layout.facts(),
         })?);
         *self.hypervisor.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&made));
         Ok(made)
@@ -141,7 +160,7 @@ impl Worker {
         let agent = agent.context("the hypervisor agent")?;
         tokio::select! {
             ended = agent.run(stop.cancelled()) => ended,
-            failed = keep_alive(liveness, &self.name) => failed,
+            never = gon_cluster::keep_alive(liveness, &self.name) => match never {},
         }
     }
 
@@ -153,12 +172,13 @@ impl Worker {
             node,
             dir: self.layout.network(),
             ovs: ovs_config(&self.config, &self.layout),
-            transport: Arc::new(UnixTransport::new(&self.network_controller)),
+            transport: Arc::clone(&self.network_controller),
             external: Some(ExternalConfig {
                 gateway: gateway(self.config.network.public_pool),
                 masquerade: true,
                 reachable: vec![],
             }),
+            overlay: self.config.network.overlay_address,
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             audit_every: AUDIT_EVERY,
             status: self.network_status.clone(),
@@ -172,6 +192,7 @@ impl Worker {
             if let Some(id) = self.written_down() {
                 return id;
             }
+            self.waiting.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(KNOWN).await;
         }
     }
@@ -185,15 +206,6 @@ impl Worker {
         }
         let text = std::fs::read(self.layout.compute().join("node.json")).ok()?;
         serde_json::from_slice::<Identity>(&text).ok().map(|identity| identity.node)
-    }
-}
-
-/// Says that the node is alive until that fails.
-async fn keep_alive(liveness: &dyn Liveness, name: &str) -> anyhow::Result<()> {
-    let mut lease = liveness.register(name, NODE_TTL).await.context("registering the node")?;
-    loop {
-        tokio::time::sleep(NODE_TTL / 3).await;
-        lease.renew().await.context("the node's lease")?;
     }
 }
 

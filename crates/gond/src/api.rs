@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::control::{self, API_CONNECTIONS, Shared};
+use crate::control::{self, Shared};
 use crate::layout::Layout;
 use crate::node::write_private;
 use crate::supervise::supervise;
@@ -56,7 +56,29 @@ pub fn generate_password() -> anyhow::Result<String> {
     Ok(bytes.iter().map(|b| char::from(LETTERS[usize::from(b % 32)])).collect())
 }
 
-/// Starts the API server's tasks. Listens when this returns, so that whoever waits for us may call.
+/// What the API server has at hand.
+pub async fn state(
+    config: &Config,
+    layout: &Layout,
+    shared: &Shared,
+    console: Arc<dyn ConsoleSource>,
+) -> anyhow::Result<AppState> {
+    let store = control::connect(config, config.database.connections).await?;
+    let tokens = Tokens::load_or_create(&layout.token_key()).context("the key of access tokens")?;
+    let zone = config.node.availability_zone.clone();
+    let region = zone.trim_end_matches(|c: char| c.is_ascii_lowercase()).to_owned();
+    let max_in_flight = config.limits.requests as usize;
+    Ok(AppState::new(
+        store,
+        shared.nudge.clone(),
+        tokens,
+        console,
+        ApiConfig { region, default_zone: zone, max_in_flight, ..ApiConfig::default() },
+        Arc::clone(&shared.registry),
+    ))
+}
+
+/// Starts the API server's tasks in standalone. Listens when this returns, so that whoever waits for us may call.
 pub async fn start(
     config: &Config,
     layout: &Layout,
@@ -65,18 +87,7 @@ pub async fn start(
     roles: &mut Vec<JoinHandle<()>>,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let store = control::connect(config, API_CONNECTIONS).await?;
-    let tokens = Tokens::load_or_create(&layout.token_key()).context("the key of access tokens")?;
-    let zone = config.node.availability_zone.clone();
-    let region = zone.trim_end_matches(|c: char| c.is_ascii_lowercase()).to_owned();
-    let app = AppState::new(
-        store,
-        shared.nudge.clone(),
-        tokens,
-        console,
-        ApiConfig { region, default_zone: zone, ..ApiConfig::default() },
-        Arc::clone(&shared.registry),
-    );
+    let app = state(config, layout, shared, console).await?;
     roles.push(supervise("events", stop.clone(), {
         let (app, bus) = (app.clone(), Arc::clone(&shared.bus));
         move |stop| api::watch_events(app.clone(), Arc::clone(&bus), stop)

@@ -49,6 +49,10 @@ enum Command {
     HypervisorAgent(Role),
     /// Runs the agent that drives Open vSwitch on this node.
     NetworkAgent(Role),
+    /// Runs the agent that looks after Docker on this node.
+    ContainerAgent(Role),
+    /// Runs the agent that owns the image store of this node.
+    StorageAgent(Role),
     /// Makes machine images.
     #[command(subcommand)]
     Image(ImageCommand),
@@ -165,6 +169,16 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let config = role.common.load(None)?;
             telemetry::start(&config, "network-agent")?;
             roles::network_agent(config, roles::stop_signal()?).await?;
+        }
+        Command::ContainerAgent(role) => {
+            let config = role.common.load(None)?;
+            telemetry::start(&config, "container-agent")?;
+            roles::container_agent(config, roles::stop_signal()?).await?;
+        }
+        Command::StorageAgent(role) => {
+            let config = role.common.load(None)?;
+            telemetry::start(&config, "storage-agent")?;
+            roles::storage_agent(config, roles::stop_signal()?).await?;
         }
         Command::Image(ImageCommand::Build { common, images_dir, images }) => {
             let config = common.load(None)?;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 
 pub use check::{host_of, is_node_name};
-pub use sections::{Accelerator, ApiTls, Config, Datapath, Log, LogFormat, Switch};
+pub use sections::{Accelerator, ApiTls, Config, Datapath, LogFormat, Switch};
 
 /// Every setting that a variable can give, and how its text is read.
 const SETTINGS: &[(&str, Kind)] = &[

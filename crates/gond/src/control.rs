@@ -1,6 +1,6 @@
 //! The control plane's parts, put together once for standalone and for roles in processes of their own.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -19,8 +19,6 @@ use crate::config::Config;
 
 /// Connections for the controllers and the relay of one process: a few short statements at a time.
 pub const CONTROLLER_CONNECTIONS: u32 = 6;
-/// Connections for the API of one process.
-pub const API_CONNECTIONS: u32 = 16;
 
 /// What the roles of one process share.
 #[derive(Clone)]
@@ -45,18 +43,24 @@ impl Shared {
     /// With the in-process adapters.
     #[must_use]
     pub fn in_process(store: Store) -> Self {
+        let (bus, liveness) = (gon_bus::MemoryBus::new(), gon_cluster::MemoryLiveness::new());
+        Self::new(store, Arc::new(bus), Arc::new(liveness), Arc::default(), "gond")
+    }
+
+    /// With these adapters, on the machine `name`.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        bus: Arc<dyn Bus>,
+        liveness: Arc<dyn Liveness>,
+        registry: Arc<Mutex<Registry>>,
+        name: &str,
+    ) -> Self {
         let metrics = Arc::new(Metrics::default());
-        let mut registry = Registry::default();
-        metrics.register(&mut registry);
-        Self {
-            store,
-            bus: Arc::new(gon_bus::MemoryBus::new()),
-            liveness: Arc::new(gon_cluster::MemoryLiveness::new()),
-            nudge: Nudge::new(),
-            metrics,
-            registry: Arc::new(Mutex::new(registry)),
-            holder: format!("gond-{}", std::process::id()).into(),
-        }
+        metrics.register(&mut registry.lock().unwrap_or_else(PoisonError::into_inner));
+        // Another process on the same machine, and the same one after a restart, is another holder.
+        let holder = format!("{name}-{}-{}", std::process::id(), uuid::Uuid::now_v7().simple());
+        Self { store, bus, liveness, nudge: Nudge::new(), metrics, registry, holder: holder.into() }
     }
 
     /// The network controller; it works once it is run.

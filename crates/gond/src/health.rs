@@ -118,12 +118,6 @@ impl Health {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Its name.
-    #[must_use]
-    pub fn service(&self) -> &str {
-        &self.service
-    }
-
     /// From now on the service depends on this; until the first look its condition is not known.
     #[must_use]
     pub fn depends(&self, name: &'static str, need: Need) -> Probe {
@@ -208,6 +202,12 @@ impl Health {
         document
     }
 
+    /// How a dependency is; `None` if there is none of that name.
+    #[must_use]
+    pub fn condition(&self, name: &str) -> Option<Condition> {
+        self.lock().dependencies.get(name).map(|d| d.condition.clone())
+    }
+
     /// Each dependency and whether it is as it should be.
     #[must_use]
     pub fn conditions(&self) -> Vec<(&'static str, bool)> {
@@ -275,12 +275,5 @@ impl Probe {
     /// It is not: why, in a line.
     pub fn down(&self, why: impl Into<String>) {
         self.set(Condition::Down(why.into()), None);
-    }
-    /// As the result of a look says.
-    pub fn saw(&self, result: Result<(), String>) {
-        match result {
-            Ok(()) => self.up(),
-            Err(why) => self.down(why),
-        }
     }
 }

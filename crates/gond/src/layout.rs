@@ -13,6 +13,9 @@
 //!   images/            the node's image store, one directory per image
 //!   network/           the network agent's ledger
 //!   compute/           the hypervisor agent's ledger, and one directory per guest
+//!   storage/           what the storage agent knows of the images' digests
+//!   facts/             what the agents of this node found out for each other
+//!   tls/               certificates and keys of this machine's roles
 //!   log/               what `make up` writes
 //! ```
 
@@ -73,6 +76,16 @@ impl Layout {
     #[must_use]
     pub fn compute(&self) -> PathBuf {
         self.0.join("compute")
+    }
+    /// The storage agent's.
+    #[must_use]
+    pub fn storage(&self) -> PathBuf {
+        self.0.join("storage")
+    }
+    /// Where the agents of this node leave what they found out for each other.
+    #[must_use]
+    pub fn facts(&self) -> PathBuf {
+        self.0.join("facts")
     }
     /// Where the sockets are. A socket's path has room for 107 bytes; a longer one moves to a directory of its own.
     #[must_use]

@@ -5,19 +5,24 @@ mod agents;
 mod api;
 mod cli;
 mod config;
+mod console;
 mod control;
 mod health;
 mod layout;
+mod link;
 mod lock;
 mod node;
 mod notify;
+mod probes;
 mod roles;
+mod service;
 mod standalone;
 mod supervise;
 mod telemetry;
 mod terminal;
 #[cfg(test)]
 mod testing;
+mod wiring;
 
 use std::process::ExitCode;
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use gon_agent::link::{Transport, UnixTransport};
 use gon_control::documents::{self, NodeIdentity};
 use gon_driver::postgres::{self, Postgres};
 use secrecy::SecretString;
@@ -131,7 +132,8 @@ async fn start(
         }
     }));
 
-    let worker = Worker::new(config, layout, name, &socket, &socket);
+    let transport: Arc<dyn Transport> = Arc::new(UnixTransport::new(&socket));
+    let worker = Worker::new(config, layout, name, Arc::clone(&transport), transport);
     roles.push(supervise("hypervisor-agent", stop.clone(), {
         let (worker, liveness) = (worker.clone(), Arc::clone(&shared.liveness));
         move |stop| {

@@ -49,6 +49,7 @@ use serde::Serialize;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::chain;
 use crate::ledger::Ledger;
 use crate::link::Link;
 use board::Board;
@@ -62,6 +63,8 @@ pub use teardown::{Ended, tear_down};
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// Changes that come together are reported together.
 const DEBOUNCE: Duration = Duration::from_millis(2);
+/// How often a loop that has nothing to do goes round.
+const TURN: Duration = Duration::from_secs(5);
 /// Pauses after a failed call, shortest and longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
@@ -84,6 +87,8 @@ pub struct Config {
     pub versions: BTreeMap<String, String>,
     /// The QEMU to use; the installed one if not given.
     pub qemu: Option<PathBuf>,
+    /// Where the other agents of this node leave what they found out ([`crate::facts`]).
+    pub facts: PathBuf,
 }
 
 /// This machine as a node.
@@ -93,6 +98,10 @@ pub struct NodeConfig {
     pub name: String,
     /// Its availability zone.
     pub availability_zone: String,
+    /// Where the other nodes reach it, if it is known.
+    pub address: Option<std::net::IpAddr>,
+    /// What placement may ask for.
+    pub labels: BTreeMap<String, String>,
     /// How many virtual processors are lent for each real one.
     pub cpu_overcommit: u32,
     /// Memory that is kept from guests, MiB.
@@ -124,6 +133,10 @@ pub struct HypervisorStatus {
     pub running: usize,
     /// Those that failed, or of which nothing can be told.
     pub troubled: usize,
+    /// Reports that the instance manager took.
+    pub reports: u64,
+    /// How often the loop of the role went round; one that stands still is not alive.
+    pub rounds: u64,
 }
 
 /// What the tasks of this role share.
@@ -177,17 +190,6 @@ impl Shared {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// An error with its causes, in a line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
 }
 
 /// The role, ready to run.
@@ -267,7 +269,13 @@ impl Hypervisor {
         let (give, mut documents) = mpsc::channel(1);
         tasks.spawn(pull_documents(Arc::clone(shared), ledger, give));
         loop {
+            // Nobody has to wake up for that.
+            shared.status.send_if_modified(|status| {
+                status.rounds += 1;
+                false
+            });
             tokio::select! {
+                () = tokio::time::sleep(TURN) => {}
                 document = documents.recv() => match document {
                     Some(document) => supervisor.apply(&document),
                     None => anyhow::bail!("documents are no longer pulled"),
@@ -356,6 +364,10 @@ async fn send_reports(shared: Arc<Shared>, node: NodeId) {
         }
         match link.post_report(paths::COMPUTE_REPORT, &report).await {
             Ok(()) => {
+                shared.status.send_if_modified(|status| {
+                    status.reports += 1;
+                    false
+                });
                 if gone {
                     crash::point("D14:after");
                 }

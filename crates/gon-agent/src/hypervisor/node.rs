@@ -15,7 +15,9 @@ use gon_types::id::NodeId;
 use serde::{Deserialize, Serialize};
 
 use super::accelerator::{manifests, read_json, write_json};
-use super::{Config, Shared, chain};
+use super::{Config, Shared};
+use crate::chain;
+use crate::facts::{self, ContainerFacts, StorageFacts};
 
 /// How often the node says what it is; and how long after a failure.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -122,6 +124,14 @@ fn describe(config: &Config, capabilities: &Capabilities) -> NodeReport {
     let mut versions = config.versions.clone();
     versions.insert("qemu".to_owned(), capabilities.version_text());
     versions.insert("kernel".to_owned(), host.kernel);
+    let containers = facts::told::<ContainerFacts>(&config.facts, facts::CONTAINER);
+    if let Some(docker) = containers.and_then(|facts| facts.docker) {
+        versions.insert("docker".to_owned(), docker.version);
+        versions.insert("docker_api".to_owned(), docker.api);
+        versions.insert("cgroup".to_owned(), docker.cgroup);
+    }
+    let storage = facts::told::<StorageFacts>(&config.facts, facts::STORAGE);
+    let damaged = storage.map(|facts| facts.damaged).unwrap_or_default();
     let told: Option<Identity> = read_json(&config.state_dir.join(FILE)).ok().flatten();
     NodeReport {
         format: gon_proto::FORMAT,
@@ -133,9 +143,9 @@ fn describe(config: &Config, capabilities: &Capabilities) -> NodeReport {
         accelerator: capabilities.accelerator.name().to_owned(),
         ovs_datapath: config.ovs_datapath.clone(),
         versions,
-        images: images(&config.images),
-        labels: BTreeMap::new(),
-        address: None,
+        images: images(&config.images, &damaged),
+        labels: config.node.labels.clone(),
+        address: config.node.address,
         boot_id: std::fs::read_to_string(BOOT_ID).ok().and_then(|text| text.trim().parse().ok()),
         node: told.as_ref().map(|told| told.node),
         epoch: told.map(|told| told.epoch),
@@ -161,10 +171,11 @@ fn used_bytes(dir: &Path) -> u64 {
         .sum()
 }
 
-/// Images in the store, by name.
-fn images(dir: &Path) -> BTreeMap<String, ImageReport> {
+/// Images in the store, by name, but those that are damaged.
+fn images(dir: &Path, damaged: &[String]) -> BTreeMap<String, ImageReport> {
     manifests(dir)
         .into_iter()
+        .filter(|manifest| !damaged.contains(&manifest.name))
         .map(|manifest| {
             let report = ImageReport {
                 digest: manifest.recipe,

@@ -13,13 +13,11 @@ use serde_json::json;
 use super::Shared;
 use super::journal::Journal;
 
-/// `/healthz` (the process lives), `/readyz` (guests can be started), `/metrics`, `/debug/state` (what this role knows),
-/// `/instances/{id}/console` (the last 64 KiB of a console, as they are).
+/// `/readyz` (guests can be started), `/debug/state` (what this role knows), `/instances/{id}/console` (the last 64 KiB
+/// of a console, as they are).
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
-        .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
         .route("/instances/{id}/console", get(console))
         .route("/debug/state", get(state))
         .with_state(shared)
@@ -58,27 +56,6 @@ async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
         Some(accelerator) => (StatusCode::OK, format!("ready, {accelerator}\n")),
         None => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", status.note)),
     }
-}
-
-async fn metrics(State(shared): State<Arc<Shared>>) -> ([(&'static str, &'static str); 1], String) {
-    use std::fmt::Write as _;
-    let status = shared.status.borrow();
-    let mut text = String::new();
-    for (name, help, value) in [
-        ("instances", "Instances on this node.", status.instances as u64),
-        ("instances_running", "Those that run.", status.running as u64),
-        ("instances_troubled", "Those that failed, or of which nothing can be told.", status.troubled as u64),
-        (
-            "accelerated",
-            "Whether KVM has proved itself.",
-            u64::from(status.accelerator.as_deref() == Some("kvm")),
-        ),
-        ("accepted_generation", "Generation of the document it works from.", status.accepted.generation),
-    ] {
-        let _ = writeln!(text, "# HELP gon_hypervisor_{name} {help}\n# TYPE gon_hypervisor_{name} gauge");
-        let _ = writeln!(text, "gon_hypervisor_{name} {value}");
-    }
-    ([("content-type", "text/plain; version=0.0.4")], text)
 }
 
 async fn state(State(shared): State<Arc<Shared>>) -> Response {

@@ -37,6 +37,8 @@ fn the_agent_as_a_process() {
             node: NodeConfig {
                 name: "test".to_owned(),
                 availability_zone: "test-1a".to_owned(),
+                address: None,
+                labels: BTreeMap::new(),
                 cpu_overcommit: 2,
                 memory_reserve_mib: 0,
                 disk_reserve_gib: 0,
@@ -45,6 +47,7 @@ fn the_agent_as_a_process() {
             ovs_datapath: "netdev".to_owned(),
             versions: BTreeMap::new(),
             qemu: None,
+            facts: dir.join("facts"),
         })
         .unwrap();
         let listener =

@@ -13,18 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::{Health, Verdict};
 
-/// A number that is looked up when somebody asks.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sample {
-    /// Its name.
-    pub name: &'static str,
-    /// What it is.
-    pub help: &'static str,
-    /// Whether it only ever grows.
-    pub counter: bool,
-    /// Its value.
-    pub value: f64,
-}
+pub use gon_agent::status::Sample;
 
 /// Numbers that are looked up together.
 pub struct Samples<F>(pub F);

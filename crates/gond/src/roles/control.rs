@@ -1,0 +1,234 @@
+//! Roles of the control plane: api-server, network-controller, instance-manager.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use axum::Router;
+use gon_cluster::{Announcement, Liveness};
+use gon_control::api::{self, AppState, ConsoleSource};
+use gon_control::documents::{self, NodeIdentity};
+use gon_control::join::Admission;
+use gon_control::peers;
+use gon_control::status::Ready;
+use gon_proto::SiteAnswer;
+use gon_tls::{Role, TlsDir};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{ensure_admin, state};
+use crate::config::Config;
+use crate::console::{NoCertificates, NodeConsoles};
+use crate::control::{self, CONTROLLER_CONNECTIONS, Shared};
+use crate::health::{Condition, Need, metrics};
+use crate::notify::{Rounds, Watch};
+use crate::service::Service;
+use crate::{probes, wiring};
+
+/// What every role of the control plane has: the database, the bus, liveness, a relay of the outbox.
+async fn shared(service: &mut Service) -> anyhow::Result<Shared> {
+    let store = control::connect(&service.config, CONTROLLER_CONNECTIONS).await?;
+    let bus = wiring::bus(service)?;
+    let liveness = wiring::liveness(service)?;
+    let shared = Shared::new(store, bus, liveness, Arc::clone(&service.registry), &service.name);
+    let probe = service.health.depends("postgresql", Need::Must);
+    service.task("database probe", {
+        let shared = shared.clone();
+        move |stop| probes::database(shared.store.clone(), Arc::clone(&shared.metrics), probe.clone(), stop)
+    });
+    service.task("relay", {
+        let shared = shared.clone();
+        move |stop| {
+            let s = shared.clone();
+            gon_control::relay::run(s.store, s.bus, s.nudge, s.metrics, stop)
+        }
+    });
+    Ok(shared)
+}
+
+/// The relay's loop, for the watchdog.
+fn relay_rounds(shared: &Shared) -> Rounds {
+    let metrics = Arc::clone(&shared.metrics);
+    Arc::new(move || metrics.relay_rounds.get())
+}
+
+/// Where others reach a port of ours: as the node's address says, or as it is listened on.
+fn announced(config: &Config, listen: SocketAddr) -> String {
+    let ip = match config.node.address {
+        Some(address) => address,
+        None if listen.ip().is_unspecified() => {
+            // Nothing is sent; the kernel only says which of our addresses it would take.
+            let outward = || {
+                let socket = std::net::UdpSocket::bind(("0.0.0.0", 0)).ok()?;
+                socket.connect(("192.0.2.1", 9)).ok()?;
+                Some(socket.local_addr().ok()?.ip())
+            };
+            outward().unwrap_or(listen.ip())
+        }
+        None => listen.ip(),
+    };
+    SocketAddr::new(ip, listen.port()).to_string()
+}
+
+fn announce(service: &Service, liveness: &dyn Liveness, listen: SocketAddr) -> Announcement {
+    liveness.announce(service.role.as_str(), &announced(&service.config, listen))
+}
+
+/// Says whether a controller leads, to readiness and to the metrics.
+fn watch_leadership(service: &mut Service, ready: &Ready) {
+    let probe = service.health.depends("leadership", Need::Must);
+    let health = service.health.clone();
+    service.task("leadership probe", {
+        let ready = ready.clone();
+        move |stop| {
+            let health = health.clone();
+            let can_win = move || health.condition("etcd").is_none_or(|etcd| etcd == Condition::Up);
+            probes::leadership(ready.clone(), can_win, probe.clone(), stop)
+        }
+    });
+    let ready = ready.clone();
+    service.count(move |registry| {
+        registry.register_collector(Box::new(metrics::Samples(move || {
+            let gauge = |name, help, value| metrics::Sample { name, help, counter: false, value };
+            let epoch = ready.leads();
+            vec![
+                gauge("gon_leader", "Whether this controller leads", f64::from(u8::from(epoch.is_some()))),
+                gauge("gon_leader_epoch", "The epoch under which it leads", epoch.unwrap_or(0) as f64),
+                metrics::Sample {
+                    name: "gon_loop_rounds_total",
+                    help: "Rounds of the role's loop",
+                    counter: true,
+                    value: ready.rounds() as f64,
+                },
+            ]
+        })));
+    });
+}
+
+/// Serves what a controller has for agents: over TLS on its port, or, without certificates, on its socket in the data
+/// directory, where whoever can open it is the node of this machine.
+async fn serve_agents(
+    service: &mut Service,
+    port: SocketAddr,
+    socket: &str,
+    guarded: Router,
+    bare: Router,
+) -> anyhow::Result<()> {
+    if service.tls.is_none() {
+        let socket = service.layout.controller_socket(socket);
+        let identity = NodeIdentity(Arc::clone(&service.name));
+        service.task("documents", move |stop| {
+            let (socket, bare, identity) = (socket.clone(), bare.clone(), identity.clone());
+            async move {
+                documents::serve_unix(&socket, bare, identity, stop)
+                    .await
+                    .with_context(|| socket.display().to_string())
+            }
+        });
+    }
+    service.listen(port, guarded).await
+}
+
+/// `gond network-controller`
+pub async fn network_controller(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut service = Service::begin(Role::NetworkController, config, stop)?;
+    let shared = shared(&mut service).await?;
+    let controller = shared.network_controller(&service.config, service.stop.clone());
+    let ready = controller.ready();
+    watch_leadership(&mut service, &ready);
+    let port = service.config.roles.network_controller;
+    let guarded = peers::network_routes(&controller, &shared.store);
+    let bare = documents::network_router(Arc::clone(&controller));
+    serve_agents(&mut service, port, gon_control::network::ROLE, guarded, bare).await?;
+    let _announced = announce(&service, &*shared.liveness, port);
+    service.task("network-controller", {
+        let (shared, controller) = (shared.clone(), Arc::clone(&controller));
+        move |stop| {
+            let (shared, controller) = (shared.clone(), Arc::clone(&controller));
+            async move { controller.run(&*shared.liveness, &shared.holder, stop).await }
+        }
+    });
+    let watch = Watch::new(&service.health)
+        .and("controller loop", Arc::new(move || ready.rounds()))
+        .and("relay loop", relay_rounds(&shared));
+    service.run(watch).await;
+    Ok(())
+}
+
+/// `gond instance-manager`
+pub async fn instance_manager(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut service = Service::begin(Role::InstanceManager, config, stop)?;
+    let shared = shared(&mut service).await?;
+    let manager = shared.instance_manager(&service.config, service.stop.clone());
+    let ready = manager.ready();
+    watch_leadership(&mut service, &ready);
+    let port = service.config.roles.instance_manager;
+    let mut guarded = peers::compute_routes(&manager, &shared.store);
+    if service.tls.is_some() {
+        let site = site(&service);
+        let dir = TlsDir::new(&service.config.tls_dir());
+        let admission = Arc::new(Admission::new(shared.store.clone(), dir, site));
+        guarded = guarded.merge(Arc::clone(&admission).router());
+        service.task("admission", move |stop| {
+            let admission = Arc::clone(&admission);
+            async move {
+                admission.run(stop).await;
+                Ok(())
+            }
+        });
+    }
+    let bare = documents::compute_router(Arc::clone(&manager));
+    serve_agents(&mut service, port, gon_control::compute::ROLE, guarded, bare).await?;
+    let _announced = announce(&service, &*shared.liveness, port);
+    service.task("instance-manager", {
+        let (shared, manager) = (shared.clone(), Arc::clone(&manager));
+        move |stop| {
+            let (shared, manager) = (shared.clone(), Arc::clone(&manager));
+            async move { manager.run(&*shared.liveness, &shared.holder, stop).await }
+        }
+    });
+    let watch = Watch::new(&service.health)
+        .and("manager loop", Arc::new(move || ready.rounds()))
+        .and("relay loop", relay_rounds(&shared));
+    service.run(watch).await;
+    Ok(())
+}
+
+/// What a new server has to know of this site.
+fn site(service: &Service) -> SiteAnswer {
+    let config = &service.config;
+    let mut servers = config.control.servers.clone();
+    if servers.is_empty() {
+        servers.push(host_part(&announced(config, config.roles.instance_manager)));
+    }
+    SiteAnswer { control_servers: servers, cluster_endpoints: config.cluster.endpoints.clone() }
+}
+
+fn host_part(address: &str) -> String {
+    address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']).to_owned()
+}
+
+/// `gond api-server`
+pub async fn api_server(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut service = Service::begin(Role::ApiServer, config, stop)?;
+    let shared = shared(&mut service).await?;
+    control::prepare(&shared.store, &service.config).await?;
+    ensure_admin(&shared, &service.config, &service.layout).await?;
+    let consoles: Arc<dyn ConsoleSource> = match &service.tls {
+        Some(tls) => Arc::new(NodeConsoles::new(
+            shared.store.clone(),
+            tls.clone(),
+            service.config.roles.hypervisor_agent.port(),
+        )),
+        None => Arc::new(NoCertificates),
+    };
+    let app: AppState = state(&service.config, &service.layout, &shared, consoles).await?;
+    service.task("events", {
+        let (app, bus) = (app.clone(), Arc::clone(&shared.bus));
+        move |stop| api::watch_events(app.clone(), Arc::clone(&bus), stop)
+    });
+    service.listen_for_users(api::router(app)).await?;
+    let _announced = announce(&service, &*shared.liveness, service.config.listen);
+    let watch = Watch::new(&service.health).and("relay loop", relay_rounds(&shared));
+    service.run(watch).await;
+    Ok(())
+}

@@ -1,0 +1,295 @@
+//! The frame of a role in a process of its own: lock, name, certificates, listener, health, watchdog, end.
+//!
+//! Promises that a process that reached READY listens; that its tasks are started again when they fail, each alone; that
+//! it ends within five seconds of being asked (requests drained, leadership resigned), and that nothing but loopback is
+//! listened on without certificates.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use gon_control::api::{PeerAddress, ServeLimits};
+use gon_tls::{Peer, Role, Tls, TlsDir};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{ApiTls, Config};
+use crate::health::{self, Health, Ops};
+use crate::layout::Layout;
+use crate::lock::DataDirLock;
+use crate::node;
+use crate::notify::{Watch, notify};
+use crate::supervise::supervise;
+
+/// How long requests in work may take to end when we stop.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long all tasks may take to end; five seconds with what is around it.
+const END: Duration = Duration::from_secs(4);
+
+/// A role's process.
+pub struct Service {
+    /// Which role.
+    pub role: Role,
+    /// What it was told.
+    pub config: Config,
+    /// Where it keeps what is its own.
+    pub layout: Layout,
+    /// The name of this machine in the site.
+    pub name: Arc<str>,
+    /// How it is.
+    pub health: Health,
+    /// What it counts.
+    pub registry: Arc<Mutex<Registry>>,
+    /// Its certificate, if this machine has any.
+    pub tls: Option<Tls>,
+    /// Cancelled when it is to end.
+    pub stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+    _lock: DataDirLock,
+}
+
+impl Service {
+    /// Takes its place in the data directory. Nothing runs yet.
+    pub fn begin(role: Role, mut config: Config, stop: CancellationToken) -> anyhow::Result<Self> {
+        let layout = Layout::new(&config.data_dir);
+        let lock = DataDirLock::share(layout.data_dir())?;
+        Layout::make(&layout.run())?;
+        let tls = if config.has_tls() {
+            let dir = TlsDir::new(&config.tls_dir());
+            Some(
+                Tls::open(&dir, role)
+                    .with_context(|| format!("the certificate of {role} in {}", dir.path().display()))?,
+            )
+        } else {
+            None
+        };
+        if let Some(tls) = &tls {
+            // Who we are was decided when we joined.
+            let certified = tls.current().facts().identity.name().to_owned();
+            match &config.node.name {
+                Some(name) if *name != certified => {
+                    bail!(
+                        "node.name is '{name}', but the certificate in {} is of '{certified}'",
+                        tls.dir().path().display()
+                    )
+                }
+                _ => config.node.name = Some(certified),
+            }
+        }
+        let name = node::name(&config, &layout)?;
+        let health = Health::new(role.as_str(), &name);
+        Ok(Self {
+            role,
+            config,
+            layout,
+            name,
+            health,
+            registry: Arc::default(),
+            tls,
+            stop,
+            tasks: vec![],
+            _lock: lock,
+        })
+    }
+
+    /// Runs a task of the service, and again if it fails.
+    pub fn task<F, R>(&mut self, name: &'static str, task: F)
+    where
+        F: Fn(CancellationToken) -> R + Send + Sync + 'static,
+        R: Future<Output = anyhow::Result<()>> + Send,
+    {
+        self.tasks.push(supervise(name, self.stop.clone(), task));
+    }
+
+    /// Adds to what the service counts.
+    pub fn count(&self, register: impl FnOnce(&mut Registry)) {
+        register(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn ops(&self) -> Ops {
+        Ops::new(self.health.clone(), Arc::clone(&self.registry))
+    }
+
+    /// Listens on the role's port, from when this returns: health and metrics for everybody, and `routes`, which are
+    /// only served over TLS and have to look themselves at who asks ([`for_roles`], [`gon_control::peers::Gate`]).
+    pub async fn listen(&mut self, address: SocketAddr, routes: Router) -> anyhow::Result<()> {
+        let ops = health::router(self.ops());
+        let router = match self.tls {
+            Some(_) => ops.merge(routes),
+            None => ops,
+        };
+        let tls = self.tls.clone();
+        self.serve(address, router, tls, "the addresses of [roles]").await
+    }
+
+    /// Listens where users reach the API: over TLS or not, as configured. Health and metrics come from us, all else
+    /// from `api`.
+    pub async fn listen_for_users(&mut self, api: Router) -> anyhow::Result<()> {
+        let address = self.config.listen;
+        let tls = match (self.config.tls.api, &self.tls) {
+            (ApiTls::Off, _) => None,
+            (ApiTls::Auto, Some(tls)) if !address.ip().is_loopback() => Some(tls.clone()),
+            (ApiTls::Auto, _) => None,
+            (ApiTls::On, Some(tls)) => Some(tls.clone()),
+            (ApiTls::On, None) => {
+                bail!("tls.api is on, but there is no certificate in {}", self.config.tls_dir().display())
+            }
+        };
+        let router = health::router(self.ops()).fallback_service(api.layer(from_fn(address_of_peer)));
+        if tls.is_none() && !address.ip().is_loopback() {
+            tracing::warn!(%address, "the API is reachable without TLS: something in front of it has to bring it");
+            return self.serve_plain(address, router).await;
+        }
+        self.serve(address, router, tls, "listen").await
+    }
+
+    async fn serve(
+        &mut self,
+        address: SocketAddr,
+        router: Router,
+        tls: Option<Tls>,
+        setting: &str,
+    ) -> anyhow::Result<()> {
+        let Some(tls) = tls else {
+            if !address.ip().is_loopback() {
+                bail!(
+                    "{address} is not loopback, and there are no certificates in {}: join a site ('gond join'), make one \
+                     ('gond admin init'), or let {setting} be loopback",
+                    self.config.tls_dir().display()
+                );
+            }
+            return self.serve_plain(address, router).await;
+        };
+        let mine = Listener::bind(address).await?;
+        let limits = gon_tls::Limits {
+            header: self.header_timeout(),
+            connections: self.config.limits.connections as usize,
+            connections_per_address: self.config.limits.connections_per_address as usize,
+            grace: GRACE,
+            ..gon_tls::Limits::default()
+        };
+        self.task("certificates", {
+            let tls = tls.clone();
+            move |stop| {
+                let tls = tls.clone();
+                async move {
+                    tls.watch(stop).await;
+                    Ok(())
+                }
+            }
+        });
+        self.task("listener", move |stop| {
+            let (mine, tls, router) = (mine.clone(), tls.clone(), router.clone());
+            async move { Ok(gon_tls::serve(mine.take().await?, tls, router, limits, stop).await?) }
+        });
+        tracing::info!(%address, tls = true, "listening");
+        Ok(())
+    }
+
+    async fn serve_plain(&mut self, address: SocketAddr, router: Router) -> anyhow::Result<()> {
+        let mine = Listener::bind(address).await?;
+        let limits = ServeLimits {
+            header_timeout: self.header_timeout(),
+            connections: self.config.limits.connections as usize,
+            connections_per_address: self.config.limits.connections_per_address as usize,
+            grace: GRACE,
+        };
+        self.task("listener", move |stop| {
+            let (mine, router) = (mine.clone(), router.clone());
+            async move { Ok(gon_control::api::serve(mine.take().await?, router, limits, stop).await?) }
+        });
+        tracing::info!(%address, tls = false, "listening");
+        Ok(())
+    }
+
+    fn header_timeout(&self) -> Duration {
+        Duration::from_secs(self.config.limits.header_timeout_seconds.into())
+    }
+
+    /// Runs until it is told to end; ends within five seconds.
+    pub async fn run(mut self, watch: Watch) {
+        let watch = Arc::new(Mutex::new(Some(watch)));
+        let health = self.health.clone();
+        self.task("watchdog", move |stop| {
+            let taken = watch.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let watch = taken.unwrap_or_else(|| Watch::new(&health));
+            watch.run(stop)
+        });
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
+        notify("READY=1");
+        self.stop.cancelled().await;
+        self.health.stopping();
+        let all = async {
+            for task in &mut self.tasks {
+                let _ = task.await;
+            }
+        };
+        if tokio::time::timeout(END, all).await.is_err() {
+            tracing::warn!("a task did not end in time and is left behind");
+        }
+        tracing::info!("ended");
+    }
+}
+
+/// A listener that is there before its task runs, so that an address in use ends the start; a task that is started again
+/// binds anew.
+#[derive(Clone)]
+struct Listener {
+    address: SocketAddr,
+    first: Arc<Mutex<Option<TcpListener>>>,
+}
+
+impl Listener {
+    async fn bind(address: SocketAddr) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
+        Ok(Self { address, first: Arc::new(Mutex::new(Some(listener))) })
+    }
+    async fn take(&self) -> anyhow::Result<TcpListener> {
+        let kept = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match kept {
+            Some(listener) => Ok(listener),
+            None => TcpListener::bind(self.address)
+                .await
+                .with_context(|| format!("listening on {}", self.address)),
+        }
+    }
+}
+
+/// For the API: where a request that came over TLS came from.
+async fn address_of_peer(mut request: Request, next: Next) -> Response {
+    if let Some(peer) = request.extensions().get::<Peer>() {
+        let address = PeerAddress(Some(peer.address.ip()));
+        request.extensions_mut().insert(address);
+    }
+    next.run(request).await
+}
+
+/// The same routes, for peers that show a certificate of one of these roles. For agents, which have no database in which
+/// to look up revocations; what they serve is little, and only the API server and operators may have it.
+pub fn for_roles(roles: &'static [Role], routes: Router) -> Router {
+    routes.layer(from_fn_with_state(roles, pass))
+}
+
+async fn pass(State(roles): State<&'static [Role]>, request: Request, next: Next) -> Response {
+    let shown = request.extensions().get::<Peer>().and_then(|peer| peer.certificate.clone());
+    match shown {
+        None => {
+            (StatusCode::UNAUTHORIZED, "a certificate of this site has to be shown here\n").into_response()
+        }
+        Some(shown) if !roles.contains(&shown.identity.role()) => {
+            let (peer, path) = (&shown.identity, request.uri().path());
+            tracing::warn!(%peer, path, "a role asked for what it is not for");
+            (StatusCode::FORBIDDEN, "this is not for your role\n").into_response()
+        }
+        Some(_) => next.run(request).await,
+    }
+}
