@@ -9,6 +9,7 @@
 pub mod api;
 pub mod binaries;
 pub mod capture;
+pub mod cluster;
 pub mod leftovers;
 pub mod namespace;
 pub mod probe;
@@ -20,6 +21,7 @@ pub mod world;
 
 pub use api::Api;
 pub use capture::Capture;
+pub use cluster::Cluster;
 pub use namespace::Namespace;
 pub use shell::Shell;
 pub use topology::{Instance, Network};

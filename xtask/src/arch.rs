@@ -46,7 +46,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "gon-sim",
         &["gon-types", "gon-core", "gon-proto", "gon-agent", "gon-control", "gon-cluster", "gon-bus"],
     ),
-    ("e2e", &["gon-testkit", "gon-api", "gon-types"]),
+    ("e2e", &["gon-testkit", "gon-api", "gon-types", "gon-tls"]),
     ("xtask", &["gon-control"]),
 ];
 

@@ -36,6 +36,8 @@ pub struct Etcd {
     directory: PathBuf,
     members: Vec<Member>,
     tls: bool,
+    /// Where clients come to.
+    address: std::net::Ipv4Addr,
     /// Closing its standard input, which the end of this process does, makes it clean up.
     watcher: Option<(Child, ChildStdin)>,
 }
@@ -71,6 +73,21 @@ pub async fn three() -> Etcd {
 /// As [`one`].
 pub async fn with_tls(tls: &Tls) -> Etcd {
     or_panic(Etcd::start(1, Some(tls)).await)
+}
+
+/// One member on every address of the network namespace it is started in; clients come to `address`, for which the
+/// certificate must be.
+///
+/// # Panics
+/// As [`one`].
+pub async fn at(address: std::net::Ipv4Addr, tls: &Tls) -> Etcd {
+    let start = async {
+        let mut cluster = Etcd::prepare(1, Some(tls))?;
+        cluster.address = address;
+        cluster.start_all().await?;
+        Ok(cluster)
+    };
+    or_panic(start.await)
 }
 
 #[expect(clippy::panic, reason = "test support: the caller is a test")]
@@ -117,7 +134,7 @@ impl Etcd {
                 process: None,
             });
         }
-        Ok(Self { directory, members, tls: tls.is_some(), watcher: Some(watcher) })
+        Ok(Self { directory, members, tls: tls.is_some(), address: std::net::Ipv4Addr::LOCALHOST, watcher: Some(watcher) })
     }
 
     async fn start_all(&mut self) -> anyhow::Result<()> {
@@ -134,7 +151,7 @@ impl Etcd {
     #[must_use]
     pub fn endpoints(&self) -> Vec<String> {
         let scheme = if self.tls { "https" } else { "http" };
-        self.members.iter().map(|m| format!("{scheme}://127.0.0.1:{}", m.client)).collect()
+        self.members.iter().map(|m| format!("{scheme}://{}:{}", self.address, m.client)).collect()
     }
 
     /// Kills a member (`kill -9`).
@@ -201,14 +218,19 @@ impl Etcd {
             self.members.iter().map(|m| format!("{}={}", m.name, url("http", m.peer))).collect();
         let member = &self.members[index];
         assert!(member.process.is_none(), "it runs already");
-        let client = url(if self.tls { "https" } else { "http" }, member.client);
+        let scheme = if self.tls { "https" } else { "http" };
+        let client = format!("{scheme}://{}:{}", self.address, member.client);
+        let listen = match self.address.is_loopback() {
+            true => client.clone(),
+            false => format!("{scheme}://0.0.0.0:{}", member.client),
+        };
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.directory.join(format!("{}.log", member.name)))?;
         let mut etcd = Command::new("etcd");
         etcd.args(["--name", &member.name, "--data-dir", &member.name])
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-client-urls", &listen, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &url("http", member.peer)])
             .args(["--initial-advertise-peer-urls", &url("http", member.peer)])
             .args(["--listen-metrics-urls", &url("http", member.metrics)])
