@@ -67,17 +67,24 @@ pub struct Published<D> {
     content: D,
 }
 
-/// The version that `content` gets under `epoch`; `Err` is the one in force, if it is not published. Pure.
+/// The version that `content` gets under `epoch`, where `held` (version, content, mark of a mass change) is in force; `Err`
+/// is the one in force, if it stays. Pure.
 pub fn number<D: PartialEq>(
-    held: Option<(DocumentVersion, &D)>,
+    held: Option<(DocumentVersion, &D, bool)>,
     epoch: u64,
     content: &D,
+    mass_change_ok: bool,
 ) -> Result<DocumentVersion, DocumentVersion> {
     match held {
         // Whoever published that one leads, or led later.
-        Some((version, _)) if version.epoch > epoch => Err(version),
-        Some((version, held)) if version.epoch == epoch && held == content => Err(version),
-        Some((version, _)) if version.epoch == epoch => {
+        Some((version, ..)) if version.epoch > epoch => Err(version),
+        // The same; unless it is known by now that what is missing in it is meant to be gone.
+        Some((version, held, marked))
+            if version.epoch == epoch && held == content && (marked || !mass_change_ok) =>
+        {
+            Err(version)
+        }
+        Some((version, ..)) if version.epoch == epoch => {
             Ok(DocumentVersion { epoch, generation: version.generation + 1 })
         }
         _ => Ok(DocumentVersion { epoch, generation: 1 }),
@@ -93,6 +100,7 @@ pub struct Documents<D> {
     nodes: Mutex<HashMap<NodeId, Slot<D>>>,
     /// Ends every poll that is held.
     stop: CancellationToken,
+    turn: tokio::sync::Mutex<()>,
 }
 
 /// A poisoned lock only means that another task panicked between two whole writes.
@@ -104,7 +112,13 @@ impl<D: NodeDocument> Documents<D> {
     /// No document yet. Polls end when `stop` is cancelled.
     #[must_use]
     pub fn new(stop: CancellationToken) -> Self {
-        Self { nodes: Mutex::default(), stop }
+        Self { nodes: Mutex::default(), stop, turn: tokio::sync::Mutex::default() }
+    }
+
+    /// To be held from before the rows of a document are read until it is published: of two who do that at once, the
+    /// older rows might get the newer version, and a node would do again what it had been told to end.
+    pub async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
     }
 
     /// Publishes what `node` should be, if that differs from what it was told under this epoch. Returns the version in
@@ -122,16 +136,9 @@ impl<D: NodeDocument> Documents<D> {
         let mut nodes = lock(&self.nodes);
         let slot = nodes.entry(node).or_default();
         let held = slot.borrow().clone();
-        let version = match number(held.as_ref().map(|held| (held.version, &held.content)), epoch, &content) {
+        let in_force = held.as_ref().map(|held| (held.version, &held.content, held.mass_change_ok));
+        let version = match number(in_force, epoch, &content, mass_change_ok) {
             Ok(version) => version,
-            // The same, but now it is known that what is missing in it is meant to be gone.
-            Err(in_force)
-                if in_force.epoch == epoch
-                    && mass_change_ok
-                    && held.as_ref().is_some_and(|held| !held.mass_change_ok) =>
-            {
-                DocumentVersion { generation: in_force.generation + 1, ..in_force }
-            }
             Err(in_force) => return Ok((in_force, false)),
         };
         let mut stamped = content.clone();

@@ -250,6 +250,7 @@ impl InstanceManager {
     /// Reads, resolves and publishes one node's document. Returns the version in force.
     pub async fn refresh(&self, node: NodeId) -> Result<DocumentVersion, StoreError> {
         let epoch = self.seat.fence()?.epoch;
+        let _turn = self.documents.turn().await;
         let rows = gon_store::compute_document::read(&self.store, node.uuid()).await?;
         let is_explained = self.is_explained(node, &rows).await?;
         let mass_change_ok = mass_change_ok(&rows, is_explained);

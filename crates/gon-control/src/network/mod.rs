@@ -226,6 +226,7 @@ impl NetworkController {
     pub async fn refresh(&self, node: NodeId) -> Result<DocumentVersion, StoreError> {
         let started = Instant::now();
         let epoch = self.seat.fence()?.epoch;
+        let _turn = self.documents.turn().await;
         let rows = gon_store::network_document::read(&self.store, node.uuid()).await?;
         let leaving = rows.leaving.clone();
         let document = resolve::document(node, rows, &self.settings)?;
