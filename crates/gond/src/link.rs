@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -25,8 +26,12 @@ pub async fn tls(
     port: u16,
     liveness: &Arc<dyn Liveness>,
 ) -> Arc<dyn Transport> {
-    let configured: Vec<String> =
-        service.config.control.servers.iter().map(|host| with_port(host, port)).collect();
+    let mut servers = service.config.control.servers.clone();
+    if servers.is_empty() {
+        // Everything on one machine.
+        servers.push(Ipv4Addr::LOCALHOST.to_string());
+    }
+    let configured: Vec<String> = servers.iter().map(|host| with_port(host, port)).collect();
     let discovered = liveness.services(controller.as_str()).await;
     let send = watch::Sender::new(all(&configured, &discovered.borrow()));
     let addresses = send.subscribe();

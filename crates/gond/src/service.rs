@@ -15,6 +15,8 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use gon_agent::link::Transport;
+use gon_agent::renew;
 use gon_control::api::{PeerAddress, ServeLimits};
 use gon_tls::{Peer, Role, Tls, TlsDir};
 use prometheus_client::registry::Registry;
@@ -23,6 +25,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ApiTls, Config};
+use crate::health::metrics::{Sample, Samples};
 use crate::health::{self, Health, Ops};
 use crate::layout::Layout;
 use crate::lock::DataDirLock;
@@ -108,6 +111,31 @@ impl Service {
         R: Future<Output = anyhow::Result<()>> + Send,
     {
         self.tasks.push(supervise(name, self.stop.clone(), task));
+    }
+
+    /// Keeps the certificate fresh; `managers` leads to the instance managers.
+    pub fn renew(&mut self, managers: Arc<dyn Transport>) {
+        let Some(tls) = self.tls.clone() else { return };
+        self.task("renewal", move |stop| {
+            let (tls, managers) = (tls.clone(), Arc::clone(&managers));
+            async move {
+                renew::run(tls, managers, renew::LOOK, stop).await;
+                Ok(())
+            }
+        });
+        // What is shown is what expires.
+        let Some(tls) = self.tls.clone() else { return };
+        self.count(|registry| {
+            registry.register_collector(Box::new(Samples(move || {
+                let expires = tls.current().facts().not_after.unix_timestamp() as f64;
+                vec![Sample {
+                    name: "gon_certificate_not_after_seconds",
+                    help: "When the certificate in use expires, seconds since 1970",
+                    counter: false,
+                    value: expires,
+                }]
+            })));
+        });
     }
 
     /// Adds to what the service counts.

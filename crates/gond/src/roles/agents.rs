@@ -47,6 +47,14 @@ async fn controllers(
     Arc::new(Watched::new(inner, probe))
 }
 
+/// Keeps the certificate of a role fresh that has no other business with the instance manager.
+async fn renew(service: &mut Service, liveness: &Arc<dyn Liveness>) {
+    let Some(tls) = service.tls.clone() else { return };
+    let port = service.config.roles.instance_manager.port();
+    let transport = crate::link::tls(service, &tls, Role::InstanceManager, port, liveness).await;
+    service.renew(transport);
+}
+
 /// Keeps a probe in step with an agent's status, and the metrics.
 fn follow<S, F>(service: &mut Service, status: watch::Receiver<S>, name: &'static str, look: F)
 where
@@ -105,6 +113,7 @@ pub async fn hypervisor_agent(mut config: Config, stop: CancellationToken) -> an
     let mut service = Service::begin(Role::HypervisorAgent, config, stop)?;
     let liveness = wiring::liveness(&mut service)?;
     let transport = controllers(&mut service, &liveness, Role::InstanceManager).await;
+    service.renew(Arc::clone(&transport));
     let worker =
         Worker::new(&service.config, &service.layout, &service.name, Arc::clone(&transport), transport);
     let agent = worker.hypervisor().await.context("the hypervisor agent")?;
@@ -139,6 +148,7 @@ pub async fn network_agent(config: Config, stop: CancellationToken) -> anyhow::R
     let mut service = Service::begin(Role::NetworkAgent, config, stop)?;
     let liveness = wiring::liveness(&mut service)?;
     let transport = controllers(&mut service, &liveness, Role::NetworkController).await;
+    renew(&mut service, &liveness).await;
     let worker =
         Worker::new(&service.config, &service.layout, &service.name, Arc::clone(&transport), transport);
     let status = worker.network_status.subscribe();
@@ -173,6 +183,8 @@ pub async fn network_agent(config: Config, stop: CancellationToken) -> anyhow::R
 /// `gond container-agent`
 pub async fn container_agent(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let mut service = Service::begin(Role::ContainerAgent, config, stop)?;
+    let liveness = wiring::liveness(&mut service)?;
+    renew(&mut service, &liveness).await;
     let status = watch::Sender::new(ContainerStatus::default());
     service.health.fact("serves", "what Docker this node has; no containers yet".into());
     let health = service.health.clone();
@@ -208,6 +220,8 @@ pub async fn container_agent(config: Config, stop: CancellationToken) -> anyhow:
 /// `gond storage-agent`
 pub async fn storage_agent(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let mut service = Service::begin(Role::StorageAgent, config, stop)?;
+    let liveness = wiring::liveness(&mut service)?;
+    renew(&mut service, &liveness).await;
     let status = watch::Sender::new(StorageStatus::default());
     service.health.fact("serves", "the image store and disk figures; no volumes yet".into());
     let health = service.health.clone();

@@ -45,6 +45,14 @@ async fn shared(service: &mut Service) -> anyhow::Result<Shared> {
     Ok(shared)
 }
 
+/// Keeps the certificate of a role of the control plane fresh.
+async fn renew(service: &mut Service, liveness: &Arc<dyn Liveness>) {
+    let Some(tls) = service.tls.clone() else { return };
+    let port = service.config.roles.instance_manager.port();
+    let transport = crate::link::tls(service, &tls, Role::InstanceManager, port, liveness).await;
+    service.renew(transport);
+}
+
 /// The relay's loop, for the watchdog.
 fn relay_rounds(shared: &Shared) -> Rounds {
     let metrics = Arc::clone(&shared.metrics);
@@ -147,6 +155,7 @@ pub async fn network_controller(config: Config, stop: CancellationToken) -> anyh
             async move { controller.run(&*shared.liveness, &shared.holder, stop).await }
         }
     });
+    renew(&mut service, &shared.liveness).await;
     let watch = Watch::new(&service.health)
         .and("controller loop", Arc::new(move || ready.rounds()))
         .and("relay loop", relay_rounds(&shared));
@@ -186,6 +195,7 @@ pub async fn instance_manager(config: Config, stop: CancellationToken) -> anyhow
             async move { manager.run(&*shared.liveness, &shared.holder, stop).await }
         }
     });
+    renew(&mut service, &shared.liveness).await;
     let watch = Watch::new(&service.health)
         .and("manager loop", Arc::new(move || ready.rounds()))
         .and("relay loop", relay_rounds(&shared));
@@ -228,6 +238,7 @@ pub async fn api_server(config: Config, stop: CancellationToken) -> anyhow::Resu
     });
     service.listen_for_users(api::router(app)).await?;
     let _announced = announce(&service, &*shared.liveness, service.config.listen);
+    renew(&mut service, &shared.liveness).await;
     let watch = Watch::new(&service.health).and("relay loop", relay_rounds(&shared));
     service.run(watch).await;
     Ok(())
