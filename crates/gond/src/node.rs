@@ -59,7 +59,7 @@ pub fn peek(config: &Config) -> String {
 }
 
 /// The host's name as a node's: what is not allowed in one becomes a dash.
-fn from_hostname(hostname: &str) -> String {
+pub fn from_hostname(hostname: &str) -> String {
     let lower = hostname.to_ascii_lowercase();
     let clean: String = lower
         .chars()
@@ -72,7 +72,8 @@ fn from_hostname(hostname: &str) -> String {
 
 /// Writes a file that only its owner reads: whole or not at all, also when the power fails.
 pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let beside = path.with_extension("new");
+    // Several roles may start at once on a new server.
+    let beside = path.with_extension(format!("new-{}", std::process::id()));
     let write = || {
         let mut file =
             std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&beside)?;
