@@ -67,6 +67,20 @@ enum Command {
 #[derive(Debug, Args)]
 struct Serve {
     #[command(flatten)]
+    /// Examines this server: what is in the way, and which command mends it.
+    Doctor {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        args: admin::doctor::DoctorArgs,
+    },
+    /// Makes this server a node of the site that the token is of.
+    Join {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        args: admin::join::JoinArgs,
+    },
     common: Common,
     /// Where the API and the console listen [default: 127.0.0.1:8080].
     #[arg(long, value_name = "ADDRESS:PORT")]
@@ -110,6 +124,31 @@ enum AdminCommand {
     Running {
         #[command(flatten)]
         common: Common,
+    /// Makes this server the first one of a site: database, brokers, certificates, services. Can be repeated.
+    Init(admin::init::InitArgs),
+    /// Makes a token with which another server joins.
+    JoinToken {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        args: admin::join::JoinTokenArgs,
+    },
+    /// Moves this server's network card under Open vSwitch; put back unless it is confirmed.
+    Uplink {
+        #[command(flatten)]
+        common: Common,
+        #[command(subcommand)]
+        command: admin::uplink::UplinkCommand,
+    },
+    /// Renews the certificates of RabbitMQ and etcd, and tells etcd which ones are revoked; a timer does it.
+    Certificates(Role),
+    /// Takes back what 'gond admin init' or 'gond join' did to this server.
+    Uninstall {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        args: admin::init::uninstall::UninstallArgs,
+    },
         /// Only if it executes this very file.
         #[arg(long)]
         same_binary: bool,
@@ -198,6 +237,21 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Config(ConfigCommand::Check(serve)) => {
             let config = serve.common.load(serve.listen)?;
             let database = if config.database.url.is_some() { "as configured" } else { "private" };
+        Command::Doctor { common, args } => return admin::doctor::run(&common.load(None)?, &args).await,
+        Command::Join { common, args } => admin::join::run(&common.load(None)?, &args).await?,
+        Command::Admin(AdminCommand::Init(args)) => admin::init::run(&args).await?,
+        Command::Admin(AdminCommand::JoinToken { common, args }) => {
+            admin::join::make_token(&common.load(None)?, &args).await?;
+        }
+        Command::Admin(AdminCommand::Uplink { common, command }) => {
+            admin::uplink::run(&common.load(None)?, &command).await?;
+        }
+        Command::Admin(AdminCommand::Certificates(role)) => {
+            admin::init::renew(&role.common.load(None)?).await?
+        }
+        Command::Admin(AdminCommand::Uninstall { common, args }) => {
+            admin::init::uninstall::run(&common.load(None)?, &args).await?;
+        }
             terminal::line("The configuration is good.");
             terminal::line(&format!("  data directory  {}", config.data_dir.display()));
             terminal::line(&format!("  images          {}", config.images_dir().display()));

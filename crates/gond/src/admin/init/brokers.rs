@@ -92,7 +92,8 @@ fn rabbit_conf(tls: &Path) -> String {
 
 /// Sets etcd up and starts it again if anything changed.
 pub async fn etcd(address: &str) -> anyhow::Result<Done> {
-    let changed = files::put(Path::new(ETCD_UNIT), &etcd_unit(address, &tls_dir(Role::Cluster)), files::PUBLIC)?;
+    let changed =
+        files::put(Path::new(ETCD_UNIT), &etcd_unit(address, &tls_dir(Role::Cluster)), files::PUBLIC)?;
     if changed {
         units::reload().await?;
         units::restart("etcd.service").await.context("etcd")?;
@@ -105,7 +106,11 @@ pub async fn etcd(address: &str) -> anyhow::Result<Done> {
 /// The URL of etcd.
 #[must_use]
 pub fn etcd_url(address: &str) -> String {
-    if address.contains(':') { format!("https://[{address}]:{ETCD}") } else { format!("https://{address}:{ETCD}") }
+    if address.contains(':') {
+        format!("https://[{address}]:{ETCD}")
+    } else {
+        format!("https://{address}:{ETCD}")
+    }
 }
 
 fn etcd_unit(address: &str, tls: &Path) -> String {
@@ -147,7 +152,8 @@ pub async fn remove(data: bool) -> anyhow::Result<()> {
             // Its users go with it, as far as they have no other.
             let _ = run(Cmd::new("rabbitmqctl").args(["delete_vhost", VHOST])).await;
             for role in Role::CONTROL {
-                let _ = run(Cmd::new("rabbitmqctl").arg("delete_user").arg(gon_bus::broker::user(*role))).await;
+                let _ =
+                    run(Cmd::new("rabbitmqctl").arg("delete_user").arg(gon_bus::broker::user(*role))).await;
             }
         }
         units::restart("rabbitmq-server.service").await?;
@@ -177,7 +183,9 @@ mod tests {
         let rabbit = rabbit_conf(Path::new("/etc/gon/bus"));
         assert!(rabbit.contains("listeners.tcp = none") && rabbit.contains("fail_if_no_peer_cert = true"));
         let etcd = etcd_unit("10.0.0.1", Path::new("/etc/gon/cluster"));
-        assert!(etcd.contains("ETCD_CLIENT_CERT_AUTH=true") && etcd.contains("CLIENT_URLS=https://0.0.0.0:2379"));
+        assert!(
+            etcd.contains("ETCD_CLIENT_CERT_AUTH=true") && etcd.contains("CLIENT_URLS=https://0.0.0.0:2379")
+        );
         assert!(etcd.contains("ADVERTISE_CLIENT_URLS=https://10.0.0.1:2379"));
         assert_eq!(etcd_url("fd00::1"), "https://[fd00::1]:2379");
     }

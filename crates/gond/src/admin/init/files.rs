@@ -167,7 +167,11 @@ mod tests {
         assert!(put(&path, "one", owner).unwrap());
         assert!(put(&path, "two", owner).unwrap());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "two");
-        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
+        assert_eq!(
+            std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
+            1,
+            "nothing is left beside it"
+        );
         assert!(remove(&path).unwrap());
         assert!(!remove(&path).unwrap());
     }

@@ -47,6 +47,10 @@ pub async fn reload() -> anyhow::Result<()> {
 pub async fn start(unit: &str) -> anyhow::Result<()> {
     systemctl(&["enable", "--now", unit]).await
 }
+/// Has a unit started at each start of the machine, not now.
+pub async fn enable(unit: &str) -> anyhow::Result<()> {
+    systemctl(&["enable", unit]).await
+}
 /// Starts a unit again, with what is new, and at each start of the machine.
 pub async fn restart(unit: &str) -> anyhow::Result<()> {
     systemctl(&["enable", unit]).await?;
