@@ -2,16 +2,22 @@
 //!
 //! Assumes that losing, repeating or reordering a doorbell is harmless: whoever hears one reads the truth from
 //! PostgreSQL, and reads it on a timer anyway. Promises that a subscriber which was subscribed before a doorbell was
-//! published hears it, or hears that it [`Rings::missed`] some; never silence. Adapters: [`MemoryBus`] for one
-//! process (RabbitMQ joins with the cluster); all of them pass `tests/it/conformance.rs`.
+//! published hears it, or hears that it [`Rings::missed`] some; never silence for long. Adapters: [`MemoryBus`] for one
+//! process, [`RabbitBus`] for many; both pass `tests/it/conformance.rs`.
+//!
+//! What a broker drops after it has confirmed it (a queue that an operator purges, say) is noticed when the same
+//! sender rings again for the same subject; for the last of them there is the timer.
 
+pub mod broker;
 mod memory;
+mod rabbit;
 
 use async_trait::async_trait;
 use gon_proto::Doorbell;
 use gon_proto::doorbell::Subject;
 
 pub use memory::MemoryBus;
+pub use rabbit::{BusState, ConfigError, Pem, RabbitBus, RabbitConfig, RabbitTls, connect};
 
 /// Why the bus did not take or bring something. All of them pass: try again.
 #[derive(Debug, thiserror::Error)]
@@ -24,9 +30,11 @@ pub enum BusError {
 /// The bus.
 #[async_trait]
 pub trait Bus: Send + Sync + 'static {
-    /// Rings the bells. When this returns, the bus has them (a broker has confirmed them).
+    /// Rings the bells. When this returns, the bus has them (a broker has confirmed them). An error says nothing about
+    /// what has arrived: publish all of them again.
     async fn publish(&self, doorbells: &[Doorbell]) -> Result<(), BusError>;
-    /// Starts to listen for these subjects, from now on.
+    /// Starts to listen for these subjects, from now on. Where the bus is away, the subscription is there all the same
+    /// and begins with [`Rings::missed`] when it is back.
     async fn subscribe(&self, subjects: &[Subject]) -> Result<Box<dyn Subscription>, BusError>;
 }
 

@@ -1,19 +1,20 @@
 //! One direction of one connection: what is read becomes frames, chance acts on them, a bounded queue holds them for as
 //! long as they are delayed, and what is left is written.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use super::{Direction, End, Faults, Framer, Settings};
 
 /// What is read at once.
 const CHUNK: usize = 16 * 1024;
-/// How many chunks or frames may be on their way.
-const QUEUE: usize = 64;
+/// How many bytes may be on their way.
+const WINDOW: usize = 1024 * 1024;
 /// A frame that is longer is no frame: the rest of the connection goes through as it comes.
 const LONGEST_FRAME: usize = 1024 * 1024;
 /// How long a frame waits for the one it changes places with.
@@ -31,6 +32,14 @@ pub(super) struct Line {
 struct Parcel {
     due: Instant,
     bytes: Vec<u8>,
+    /// Given back when it has arrived.
+    _place: OwnedSemaphorePermit,
+}
+
+/// Where they wait: as many as fit into the window.
+struct Queue {
+    window: Arc<Semaphore>,
+    parcels: mpsc::UnboundedSender<Parcel>,
 }
 
 impl Line {
@@ -48,12 +57,13 @@ impl Line {
 
     /// Carries bytes until they end in order, or tells how the connection is to end.
     pub(super) async fn run(self, from: ReadHalf<'_>, to: WriteHalf<'_>) -> Result<(), End> {
-        let (queue, parcels) = mpsc::channel(QUEUE);
+        let (sender, parcels) = mpsc::unbounded_channel();
+        let queue = Queue { window: Arc::new(Semaphore::new(WINDOW)), parcels: sender };
         let (direction, settings) = (self.direction, self.settings.clone());
         tokio::try_join!(self.read(from, queue), write(to, parcels, direction, settings)).map(|_| ())
     }
 
-    async fn read(mut self, mut from: ReadHalf<'_>, queue: mpsc::Sender<Parcel>) -> Result<(), End> {
+    async fn read(mut self, mut from: ReadHalf<'_>, queue: Queue) -> Result<(), End> {
         let mut settings = self.settings.clone();
         let mut buffer = Vec::new();
         let mut held: Option<Vec<u8>> = None;
@@ -116,7 +126,7 @@ impl Line {
 
     async fn send(
         &mut self,
-        queue: &mpsc::Sender<Parcel>,
+        queue: &Queue,
         bytes: Option<Vec<u8>>,
         faults: Faults,
         last_due: &mut Instant,
@@ -124,14 +134,16 @@ impl Line {
         let Some(bytes) = bytes else { return Ok(()) };
         let jitter = faults.jitter.mul_f64(self.dice.fraction());
         *last_due = (*last_due).max(Instant::now() + faults.delay + jitter);
+        let size = u32::try_from(bytes.len().min(WINDOW)).unwrap_or(u32::MAX);
+        let place = Arc::clone(&queue.window).acquire_many_owned(size).await.map_err(|_| End::Close)?;
         // The writer is gone only when the connection is.
-        queue.send(Parcel { due: *last_due, bytes }).await.map_err(|_| End::Close)
+        queue.parcels.send(Parcel { due: *last_due, bytes, _place: place }).map_err(|_| End::Close)
     }
 }
 
 async fn write(
     mut to: WriteHalf<'_>,
-    mut parcels: mpsc::Receiver<Parcel>,
+    mut parcels: mpsc::UnboundedReceiver<Parcel>,
     direction: Direction,
     mut settings: watch::Receiver<Settings>,
 ) -> Result<(), End> {

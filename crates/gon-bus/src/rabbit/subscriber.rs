@@ -1,0 +1,242 @@
+//! Listening: a task for every subscription keeps a connection and a queue, and lays what it hears where the subscriber
+//! takes it. It acknowledges what it has laid there: if this process dies, so does the subscription, and the next one
+//! begins with a look at everything.
+//!
+//! Messages that are no doorbells are rejected, which brings them to the dead ones, and count as missed.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use futures_util::{FutureExt, StreamExt};
+use gon_proto::Doorbell;
+use gon_proto::doorbell::Subject;
+use lapin::message::Delivery;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions, QueueDeleteOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{Channel, Consumer};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, timeout};
+use uuid::Uuid;
+
+use super::backoff::Backoff;
+use super::link::{Link, ended, unavailable, why};
+use super::wire::Heard;
+use super::{Settings, topology, wire};
+use crate::{BusError, Rings, Subscription};
+
+/// So many messages may be on their way to us unacknowledged.
+const PREFETCH: u16 = 512;
+/// So many doorbells are kept for a subscriber that is busy; with more it had better look at everything.
+const DEPTH: usize = 4096;
+
+/// Connects, and returns when that has succeeded or failed once.
+pub(super) async fn start(settings: Arc<Settings>, subjects: &[Subject]) -> RabbitSubscription {
+    let (tried, first) = oneshot::channel();
+    let (alive, stop) = oneshot::channel();
+    let tray = Arc::new(Tray::default());
+    tokio::spawn(listen(settings, subjects.to_vec(), Arc::clone(&tray), tried, stop));
+    // The task always tries once.
+    let _ = first.await;
+    RabbitSubscription { tray, _alive: alive }
+}
+
+/// The subscriber's side.
+pub(super) struct RabbitSubscription {
+    tray: Arc<Tray>,
+    // The task ends when this does.
+    _alive: oneshot::Sender<()>,
+}
+
+#[async_trait]
+impl Subscription for RabbitSubscription {
+    async fn next(&mut self) -> Result<Rings, BusError> {
+        loop {
+            if let Some(rings) = self.tray.take() {
+                return Ok(rings);
+            }
+            self.tray.bell.notified().await;
+        }
+    }
+}
+
+/// Where doorbells lie until they are taken.
+#[derive(Default)]
+struct Tray {
+    content: Mutex<Content>,
+    bell: Notify,
+}
+
+#[derive(Default)]
+struct Content {
+    doorbells: BTreeSet<(Subject, Uuid)>,
+    missed: bool,
+}
+
+impl Tray {
+    fn lay(&self, doorbells: impl IntoIterator<Item = (Subject, Uuid)>, missed: bool) {
+        let mut content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
+        content.doorbells.extend(doorbells);
+        content.missed |= missed;
+        if content.doorbells.len() > DEPTH {
+            content.doorbells.clear();
+            content.missed = true;
+        }
+        drop(content);
+        self.bell.notify_one();
+    }
+
+    fn take(&self) -> Option<Rings> {
+        let content = std::mem::take(&mut *self.content.lock().unwrap_or_else(PoisonError::into_inner));
+        let doorbells: Vec<_> =
+            content.doorbells.into_iter().map(|(subject, id)| Doorbell { subject, id }).collect();
+        (content.missed || !doorbells.is_empty()).then_some(Rings { doorbells, missed: content.missed })
+    }
+}
+
+/// Listens whenever that is possible, until the subscriber is gone.
+async fn listen(
+    settings: Arc<Settings>,
+    subjects: Vec<Subject>,
+    tray: Arc<Tray>,
+    tried: oneshot::Sender<()>,
+    mut stop: oneshot::Receiver<()>,
+) {
+    let queue = topology::queue_name(&settings);
+    let mut tried = Some(tried);
+    let mut heard = Heard::default();
+    let mut backoff = Backoff::default();
+    let mut away = false;
+    loop {
+        let begun = Instant::now();
+        let why = match Ear::open(&settings, &queue, &subjects).await {
+            Ok(mut ear) => {
+                if std::mem::take(&mut away) {
+                    tracing::info!(bus = ?settings.uri, ?subjects, "doorbells are heard again");
+                }
+                match tried.take() {
+                    Some(tried) => {
+                        let _ = tried.send(());
+                    }
+                    None => tray.lay([], true),
+                }
+                tokio::select! {
+                    why = ear.hear(&tray, &mut heard) => why,
+                    _ = &mut stop => return ear.close(&queue).await,
+                }
+            }
+            Err(BusError::Unavailable(why)) => why,
+        };
+        if !std::mem::replace(&mut away, true) {
+            tracing::warn!(bus = ?settings.uri, ?subjects, why, "no doorbells are heard");
+        }
+        if let Some(tried) = tried.take() {
+            let _ = tried.send(());
+        }
+        tokio::select! {
+            _ = &mut stop => return,
+            () = tokio::time::sleep(backoff.pause(begun.elapsed())) => {}
+        }
+    }
+}
+
+/// A connection that listens.
+struct Ear {
+    link: Link,
+    channel: Channel,
+    consumer: Consumer,
+}
+
+impl Ear {
+    async fn open(settings: &Settings, queue: &str, subjects: &[Subject]) -> Result<Self, BusError> {
+        let link = Link::open(settings, "subscriber").await?;
+        let cluster = settings.config.cluster;
+        let prepare = async {
+            topology::shared(&link.connection, cluster).await?;
+            let channel = link.connection.create_channel().await?;
+            channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+            topology::queue(&channel, cluster, queue, subjects).await?;
+            let options = BasicConsumeOptions::default();
+            let consumer =
+                channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
+            lapin::Result::Ok((channel, consumer))
+        };
+        match timeout(settings.config.connect_deadline, prepare).await {
+            Ok(Ok((channel, consumer))) => Ok(Self { link, channel, consumer }),
+            Ok(Err(error)) => Err(unavailable(&error)),
+            Err(_) => Err(BusError::Unavailable("it does not answer".to_owned())),
+        }
+    }
+
+    /// Takes what comes until nothing can come any more, and tells why.
+    async fn hear(&mut self, tray: &Tray, heard: &mut Heard) -> String {
+        loop {
+            let mut next = tokio::select! {
+                next = self.consumer.next() => next,
+                why = ended(self.link.state()) => return why,
+            };
+            let mut batch = Vec::new();
+            let ended = loop {
+                match next {
+                    Some(Ok(delivery)) => batch.push(delivery),
+                    Some(Err(error)) => break Some(why(&error)),
+                    // The queue was deleted, or its broker left the cluster.
+                    None => break Some("it no longer delivers".to_owned()),
+                }
+                if batch.len() == usize::from(PREFETCH) {
+                    break None;
+                }
+                match self.consumer.next().now_or_never() {
+                    Some(ready) => next = ready,
+                    None => break None,
+                }
+            };
+            let settled = settle(&batch, tray, heard).await;
+            if let Some(why) = ended.or(settled.err().map(|error| why(&error))) {
+                return why;
+            }
+        }
+    }
+
+    /// The subscriber is gone: so is its queue.
+    async fn close(self, queue: &str) {
+        let delete = self.channel.queue_delete(queue.into(), QueueDeleteOptions::default());
+        let _ = timeout(super::link::GOODBYE, delete).await;
+        self.link.close().await;
+    }
+}
+
+/// Lays out what is in the messages, then tells the broker what became of them.
+async fn settle(batch: &[Delivery], tray: &Tray, heard: &mut Heard) -> lapin::Result<()> {
+    let mut doorbells = BTreeSet::new();
+    let mut missed = false;
+    let mut last_good = None;
+    let mut poison = Vec::new();
+    for delivery in batch {
+        match wire::read(&delivery.data) {
+            Ok(envelope) => {
+                missed |= !heard.note(&envelope);
+                doorbells.insert((envelope.subject, envelope.id));
+                last_good = Some(delivery);
+            }
+            Err(why) => {
+                tracing::warn!(%why, bytes = delivery.data.len(), "a message is no doorbell and is set aside");
+                missed = true;
+                poison.push(delivery);
+            }
+        }
+    }
+    if !batch.is_empty() {
+        tray.lay(doorbells, missed);
+    }
+    for delivery in poison {
+        delivery.reject(BasicRejectOptions { requeue: false }).await?;
+    }
+    if let Some(delivery) = last_good {
+        // With all before it.
+        delivery.ack(BasicAckOptions { multiple: true }).await?;
+    }
+    Ok(())
+}
