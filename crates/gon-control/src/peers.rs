@@ -54,7 +54,7 @@ pub struct Gate {
 impl Gate {
     /// The same routes, for those who pass.
     pub fn guard(self, routes: Router) -> Router {
-        routes.layer(from_fn_with_state(self, pass))
+        routes.route_layer(from_fn_with_state(self, pass))
     }
 
     fn leads(&self) -> Result<(), Refusal> {

@@ -4,7 +4,11 @@
 mod api;
 mod documents;
 mod ingest;
+mod leaders;
+mod join;
 mod overlay;
+mod peers;
 mod placement;
 mod relay;
 mod site;
+mod wire;

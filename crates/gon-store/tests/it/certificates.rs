@@ -38,7 +38,10 @@ async fn a_token_works_once_and_only_as_it_was_meant() {
     assert_eq!(used(store, 1, "w1", 2).await, None, "other keys");
     assert_eq!(used(store, 1, "w2", 1).await, None, "another server");
     assert_eq!(used(store, 2, "w1", 1).await, None, "not its name");
-    assert_eq!(used(store, 2, "w9", 1).await, Some(Redeemed { roles, for_this_name: true, is_repeated: false }));
+    assert_eq!(
+        used(store, 2, "w9", 1).await,
+        Some(Redeemed { roles, for_this_name: true, is_repeated: false })
+    );
 }
 
 #[tokio::test]
