@@ -13,11 +13,11 @@ use serde_json::json;
 use super::Shared;
 use super::journal::Journal;
 
-/// `/readyz` (guests can be started), `/debug/state` (what this role knows), `/instances/{id}/console` (the last 64 KiB
+/// `/accelerator` (what guests are started with, once that is known), `/debug/state` (what this role knows), `/instances/{id}/console` (the last 64 KiB
 /// of a console, as they are).
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
-        .route("/readyz", get(ready))
+        .route("/accelerator", get(accelerator))
         .route("/instances/{id}/console", get(console))
         .route("/debug/state", get(state))
         .with_state(shared)
@@ -50,7 +50,7 @@ fn resolve(shared: &Shared, text: &str) -> Option<InstanceId> {
     }
 }
 
-async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
+async fn accelerator(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
     let status = shared.status.borrow();
     match &status.accelerator {
         Some(accelerator) => (StatusCode::OK, format!("ready, {accelerator}\n")),

@@ -595,7 +595,7 @@ fn the_accelerator_is_proved_once() {
         let started = Instant::now();
         let socket = world.dir.path().join(format!("status-{}.sock", world.agent.unwrap().pid));
         loop {
-            if http_get(&socket, "/readyz").await.0 == 200 {
+            if http_get(&socket, "/accelerator").await.0 == 200 {
                 break;
             }
             assert!(started.elapsed() < Duration::from_secs(4), "it is proved again");
