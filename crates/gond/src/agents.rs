@@ -14,7 +14,7 @@ use anyhow::Context;
 use async_trait::async_trait;
 use gon_agent::hypervisor::{self, Hypervisor};
 use gon_agent::link::{Link, Transport};
-use gon_agent::network::{self, ExternalConfig};
+use gon_agent::network::{self, ExternalConfig, Uplink};
 use gon_agent::status::NetworkStatus;
 use gon_cluster::Liveness;
 use gon_control::api::{ConsoleError, ConsoleSource};
@@ -24,7 +24,7 @@ use ipnet::Ipv4Net;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Accelerator, Config, Datapath, Switch};
+use crate::config::{Accelerator, Config, Datapath, External, Switch};
 use crate::layout::Layout;
 
 /// How often the network agent compares everything with reality.
@@ -175,8 +175,13 @@ impl Worker {
             transport: Arc::clone(&self.network_controller),
             external: Some(ExternalConfig {
                 gateway: gateway(self.config.network.public_pool),
-                masquerade: true,
+                masquerade: self.config.network.external == External::Host,
                 reachable: vec![],
+                uplink: match &self.config.network.external {
+                    External::Host => Uplink::Host,
+                    External::OnLink(device) => Uplink::OnLink(device.clone()),
+                    External::Routed => Uplink::Routed,
+                },
             }),
             overlay: self.config.network.overlay_address,
             resolv_conf: PathBuf::from("/etc/resolv.conf"),

@@ -6,12 +6,26 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, Flags};
-use crate::{admin, roles, standalone, telemetry, terminal};
+use crate::config::{Config, ConfigError, Flags};
+use crate::{admin, roles, standalone, telemetry};
+
+/// What a configuration that cannot be used ends with (EX_CONFIG of sysexits.h): trying again does not help.
+const BAD_CONFIGURATION: u8 = 78;
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration, 130 ended by a second \
+signal.";
+
+/// The code that an error ends the process with.
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref::<ConfigError>() {
+        Some(_) => ExitCode::from(BAD_CONFIGURATION),
+        None => ExitCode::FAILURE,
+    }
+}
 
 /// Gon Cloud Platform: the daemon.
 #[derive(Debug, Parser)]
-#[command(name = "gond", version, disable_help_subcommand = true)]
+#[command(name = "gond", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -53,20 +67,6 @@ enum Command {
     ContainerAgent(Role),
     /// Runs the agent that owns the image store of this node.
     StorageAgent(Role),
-    /// Makes machine images.
-    #[command(subcommand)]
-    Image(ImageCommand),
-    /// Operator's verbs.
-    #[command(subcommand)]
-    Admin(AdminCommand),
-    /// Checks the configuration.
-    #[command(subcommand)]
-    Config(ConfigCommand),
-}
-
-#[derive(Debug, Args)]
-struct Serve {
-    #[command(flatten)]
     /// Examines this server: what is in the way, and which command mends it.
     Doctor {
         #[command(flatten)]
@@ -81,6 +81,20 @@ struct Serve {
         #[command(flatten)]
         args: admin::join::JoinArgs,
     },
+    /// Makes machine images.
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Operator's verbs.
+    #[command(subcommand)]
+    Admin(AdminCommand),
+    /// Checks the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    #[command(flatten)]
     common: Common,
     /// Where the API and the console listen [default: 127.0.0.1:8080].
     #[arg(long, value_name = "ADDRESS:PORT")]
@@ -110,20 +124,6 @@ enum ImageCommand {
 
 #[derive(Debug, Subcommand)]
 enum AdminCommand {
-    /// Brings the database's schema to this version.
-    Migrate(Role),
-    /// Makes an administrator; the password is read from GON_ADMIN_PASSWORD or generated and shown.
-    CreateAdmin {
-        #[command(flatten)]
-        common: Common,
-        /// Their name.
-        #[arg(long, default_value = "admin")]
-        user: String,
-    },
-    /// Says whether gond runs in the data directory: exit code 0 if so.
-    Running {
-        #[command(flatten)]
-        common: Common,
     /// Makes this server the first one of a site: database, brokers, certificates, services. Can be repeated.
     Init(admin::init::InitArgs),
     /// Makes a token with which another server joins.
@@ -149,6 +149,20 @@ enum AdminCommand {
         #[command(flatten)]
         args: admin::init::uninstall::UninstallArgs,
     },
+    /// Brings the database's schema to this version.
+    Migrate(Role),
+    /// Makes an administrator; the password is read from GON_ADMIN_PASSWORD or generated and shown.
+    CreateAdmin {
+        #[command(flatten)]
+        common: Common,
+        /// Their name.
+        #[arg(long, default_value = "admin")]
+        user: String,
+    },
+    /// Says whether gond runs in the data directory: exit code 0 if so.
+    Running {
+        #[command(flatten)]
+        common: Common,
         /// Only if it executes this very file.
         #[arg(long)]
         same_binary: bool,
@@ -223,20 +237,6 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let config = common.load(None)?;
             admin::image::build(&images_dir.unwrap_or_else(|| config.images_dir()), &images).await?;
         }
-        Command::Admin(AdminCommand::Migrate(role)) => {
-            admin::database::migrate(&role.common.load(None)?).await?;
-        }
-        Command::Admin(AdminCommand::CreateAdmin { common, user }) => {
-            admin::database::create_admin(&common.load(None)?, &user).await?;
-        }
-        Command::Admin(AdminCommand::Running { common, same_binary }) => {
-            return admin::down::running(&common.load(None)?, same_binary);
-        }
-        Command::Admin(AdminCommand::Stop(role)) => admin::down::stop(&role.common.load(None)?).await?,
-        Command::Admin(AdminCommand::Down(role)) => admin::down::down(&role.common.load(None)?).await?,
-        Command::Config(ConfigCommand::Check(serve)) => {
-            let config = serve.common.load(serve.listen)?;
-            let database = if config.database.url.is_some() { "as configured" } else { "private" };
         Command::Doctor { common, args } => return admin::doctor::run(&common.load(None)?, &args).await,
         Command::Join { common, args } => admin::join::run(&common.load(None)?, &args).await?,
         Command::Admin(AdminCommand::Init(args)) => admin::init::run(&args).await?,
@@ -252,12 +252,19 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Admin(AdminCommand::Uninstall { common, args }) => {
             admin::init::uninstall::run(&common.load(None)?, &args).await?;
         }
-            terminal::line("The configuration is good.");
-            terminal::line(&format!("  data directory  {}", config.data_dir.display()));
-            terminal::line(&format!("  images          {}", config.images_dir().display()));
-            terminal::line(&format!("  listen          {}", config.listen));
-            terminal::line(&format!("  database        {database}"));
-            terminal::line(&format!("  public pool     {}", config.network.public_pool));
+        Command::Admin(AdminCommand::Migrate(role)) => {
+            admin::database::migrate(&role.common.load(None)?).await?;
+        }
+        Command::Admin(AdminCommand::CreateAdmin { common, user }) => {
+            admin::database::create_admin(&common.load(None)?, &user).await?;
+        }
+        Command::Admin(AdminCommand::Running { common, same_binary }) => {
+            return admin::down::running(&common.load(None)?, same_binary);
+        }
+        Command::Admin(AdminCommand::Stop(role)) => admin::down::stop(&role.common.load(None)?).await?,
+        Command::Admin(AdminCommand::Down(role)) => admin::down::down(&role.common.load(None)?).await?,
+        Command::Config(ConfigCommand::Check(serve)) => {
+            admin::config::check(&serve.common.load(serve.listen)?);
         }
     }
     Ok(ExitCode::SUCCESS)

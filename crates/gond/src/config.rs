@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 
 pub use check::{host_of, is_node_name};
-pub use sections::{Accelerator, ApiTls, Config, Datapath, LogFormat, Switch};
+pub use sections::{Accelerator, ApiTls, Config, Datapath, External, LogFormat, Switch};
 
 /// Every setting that a variable can give, and how its text is read.
 const SETTINGS: &[(&str, Kind)] = &[
@@ -45,6 +45,7 @@ const SETTINGS: &[(&str, Kind)] = &[
     ("network.mtu", Kind::Number),
     ("network.lease_seconds", Kind::Number),
     ("network.overlay_address", Kind::Text),
+    ("network.external", Kind::Text),
     ("network.switch", Kind::Text),
     ("network.datapath", Kind::Text),
     ("compute.stop_grace_seconds", Kind::Number),

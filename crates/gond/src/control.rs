@@ -94,11 +94,16 @@ impl Shared {
     }
 }
 
+/// An error unless a database is configured.
+pub fn require_database(config: &Config) -> anyhow::Result<()> {
+    config.database.url.as_ref().map(drop).context(
+        "there is no database.url: only 'gond standalone' has a database of its own (GON_DATABASE_URL)",
+    )
+}
+
 /// Opens the configured database.
 pub async fn connect(config: &Config, connections: u32) -> anyhow::Result<Store> {
-    let url = config.database.url.as_ref().context(
-        "there is no database.url: only 'gond standalone' has a database of its own (GON_DATABASE_URL)",
-    )?;
+    let url = config.database.url.as_ref().context("there is no database.url")?;
     Store::connect(url.expose_secret(), connections).await.context("the database")
 }
 

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             terminal::error(&format!("{error:#}"));
-            ExitCode::FAILURE
+            cli::exit_code(&error)
         }
     }
 }

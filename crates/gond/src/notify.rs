@@ -6,7 +6,7 @@
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -48,10 +48,11 @@ struct Watched {
     probe: Probe,
 }
 
-/// Looks whether the loops of a service go round.
+/// Looks whether the loops of a service go round. Clones are the same.
+#[derive(Clone)]
 pub struct Watch {
     health: Health,
-    loops: Vec<Watched>,
+    loops: Arc<Mutex<Vec<Watched>>>,
     patience: Duration,
 }
 
@@ -59,21 +60,20 @@ impl Watch {
     /// Watches no loop yet.
     #[must_use]
     pub fn new(health: &Health) -> Self {
-        Self { health: health.clone(), loops: vec![], patience: PATIENCE }
+        Self { health: health.clone(), loops: Arc::default(), patience: PATIENCE }
     }
 
     /// From now on this one, too; without it the service cannot do its job.
-    #[must_use]
-    pub fn and(mut self, name: &'static str, rounds: Rounds) -> Self {
+    pub fn add(&self, name: &'static str, rounds: Rounds) {
         let probe = self.health.depends(name, Need::Must);
-        self.loops.push(Watched { last: rounds(), rounds, moved: Instant::now(), probe });
-        self
+        let watched = Watched { last: rounds(), rounds, moved: Instant::now(), probe };
+        self.loops.lock().unwrap_or_else(PoisonError::into_inner).push(watched);
     }
 
     /// Looks once. Whether all of them go round.
-    fn look(&mut self) -> bool {
+    fn look(&self) -> bool {
         let mut all = true;
-        for watched in &mut self.loops {
+        for watched in &mut *self.loops.lock().unwrap_or_else(PoisonError::into_inner) {
             let rounds = (watched.rounds)();
             let now = Instant::now();
             if rounds != watched.last {
@@ -89,7 +89,7 @@ impl Watch {
     }
 
     /// Looks until `stop`; feeds the service manager's watchdog and tells it how the service is.
-    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let watchdog = crate::config::watchdog();
         let every = watchdog.map_or(LOOK, |limit| (limit / 3).min(LOOK));
         let mut told = String::new();
@@ -126,8 +126,8 @@ mod tests {
             let count = Arc::clone(&count);
             Arc::new(move || count.load(Ordering::Relaxed))
         };
-        let mut watch = Watch::new(&health).and("relay", rounds);
-        watch.patience = Duration::from_millis(30);
+        let watch = Watch { patience: Duration::from_millis(30), ..Watch::new(&health) };
+        watch.add("relay", rounds);
         assert!(watch.look(), "it has just begun");
         assert_eq!(health.verdict(), Verdict::Unready, "but has not gone round yet");
         count.fetch_add(1, Ordering::Relaxed);

@@ -1,5 +1,6 @@
 //! Who looks after what the services depend on.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,6 +79,24 @@ pub async fn leadership(
             }
             (None, _) if can_win() => probe.up_with("stands by"),
             (None, _) => probe.down("it does not lead, and nobody can win while etcd is away"),
+        }
+        if !again(&stop).await {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether this node was told who it is: once it was, it is so for good.
+pub async fn identity(state_dir: PathBuf, probe: Probe, stop: CancellationToken) -> anyhow::Result<()> {
+    loop {
+        match gon_agent::hypervisor::node_id(&state_dir) {
+            Ok(Some(node)) => {
+                probe.up_with(node.to_string());
+                stop.cancelled().await;
+                return Ok(());
+            }
+            Ok(None) => probe.down("no instance manager has told this node who it is yet"),
+            Err(error) => probe.down(chain(&error)),
         }
         if !again(&stop).await {
             return Ok(());

@@ -6,13 +6,13 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use gon_agent::link::Transport;
@@ -23,14 +23,15 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
 use crate::config::{ApiTls, Config};
 use crate::health::metrics::{Sample, Samples};
-use crate::health::{self, Health, Ops};
+use crate::health::{self, Health, Need, Ops, Probe};
 use crate::layout::Layout;
 use crate::lock::DataDirLock;
 use crate::node;
-use crate::notify::{Watch, notify};
+use crate::notify::{Rounds, Watch, notify};
 use crate::supervise::supervise;
 
 /// How long requests in work may take to end when we stop.
@@ -56,8 +57,25 @@ pub struct Service {
     pub tls: Option<Tls>,
     /// Cancelled when it is to end.
     pub stop: CancellationToken,
+    started: Probe,
+    watch: Watch,
+    routes: Late,
     tasks: Vec<JoinHandle<()>>,
     _lock: DataDirLock,
+}
+
+/// Routes that come later than their listener: until then they are answered 503.
+#[derive(Clone, Default)]
+struct Late(Arc<OnceLock<Router>>);
+
+async fn late(State(late): State<Late>, request: Request) -> Response {
+    match late.0.get() {
+        Some(router) => router.clone().oneshot(request).await.into_response(),
+        None => {
+            let wait = [(header::RETRY_AFTER, "1")];
+            (StatusCode::SERVICE_UNAVAILABLE, wait, "starting: see /readyz\n").into_response()
+        }
+    }
 }
 
 impl Service {
@@ -90,11 +108,16 @@ impl Service {
         }
         let name = node::name(&config, &layout)?;
         let health = Health::new(role.as_str(), &name);
+        let watch = Watch::new(&health);
+        let started = health.depends("start", Need::Must);
         Ok(Self {
+            started,
             role,
             config,
             layout,
             name,
+            watch,
+            routes: Late::default(),
             health,
             registry: Arc::default(),
             tls,
@@ -147,21 +170,37 @@ impl Service {
         Ops::new(self.health.clone(), Arc::clone(&self.registry))
     }
 
-    /// Listens on the role's port, from when this returns: health and metrics for everybody, and `routes`, which are
-    /// only served over TLS and have to look themselves at who asks ([`for_roles`], [`gon_control::peers::Gate`]).
-    pub async fn listen(&mut self, address: SocketAddr, routes: Router) -> anyhow::Result<()> {
+    /// A loop of the service: the watchdog is fed as long as it goes round.
+    pub fn watch(&self, name: &'static str, rounds: Rounds) {
+        self.watch.add(name, rounds);
+    }
+
+    /// From now on the listener serves these, too: see [`Self::listen`].
+    pub fn routes(&self, routes: Router) {
+        // Set once, by the start of the role.
+        let _ = self.routes.0.set(routes);
+        self.started.up();
+    }
+
+    /// Listens on the role's port, from when this returns: health and metrics for everybody, and the [`Self::routes`],
+    /// which are only served over TLS and have to look themselves at who asks ([`for_roles`],
+    /// [`gon_control::peers::Gate`]). The service manager is told that we are there, and from now on how we are: what
+    /// the service waits for may come back after days.
+    pub async fn listen(&mut self, address: SocketAddr) -> anyhow::Result<()> {
         let ops = health::router(self.ops());
         let router = match self.tls {
-            Some(_) => ops.merge(routes),
+            Some(_) => ops.fallback_service(self.late()),
             None => ops,
         };
         let tls = self.tls.clone();
-        self.serve(address, router, tls, "the addresses of [roles]").await
+        self.serve(address, router, tls, "the addresses of [roles]").await?;
+        self.there();
+        Ok(())
     }
 
     /// Listens where users reach the API: over TLS or not, as configured. Health and metrics come from us, all else
-    /// from `api`.
-    pub async fn listen_for_users(&mut self, api: Router) -> anyhow::Result<()> {
+    /// from the [`Self::routes`].
+    pub async fn listen_for_users(&mut self) -> anyhow::Result<()> {
         let address = self.config.listen;
         let tls = match (self.config.tls.api, &self.tls) {
             (ApiTls::Off, _) => None,
@@ -172,12 +211,27 @@ impl Service {
                 bail!("tls.api is on, but there is no certificate in {}", self.config.tls_dir().display())
             }
         };
-        let router = health::router(self.ops()).fallback_service(api.layer(from_fn(address_of_peer)));
+        let router = health::router(self.ops()).fallback_service(self.late().layer(from_fn(address_of_peer)));
         if tls.is_none() && !address.ip().is_loopback() {
             tracing::warn!(%address, "the API is reachable without TLS: something in front of it has to bring it");
-            return self.serve_plain(address, router).await;
+            self.serve_plain(address, router).await?;
+        } else {
+            self.serve(address, router, tls, "listen").await?;
         }
-        self.serve(address, router, tls, "listen").await
+        self.there();
+        Ok(())
+    }
+
+    fn late(&self) -> Router {
+        Router::new().fallback(late).with_state(self.routes.clone())
+    }
+
+    /// Says that we are there, and goes on saying how we are.
+    fn there(&mut self) {
+        let watch = self.watch.clone();
+        self.task("watchdog", move |stop| watch.clone().run(stop));
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
+        notify("READY=1");
     }
 
     async fn serve(
@@ -244,16 +298,7 @@ impl Service {
     }
 
     /// Runs until it is told to end; ends within five seconds.
-    pub async fn run(mut self, watch: Watch) {
-        let watch = Arc::new(Mutex::new(Some(watch)));
-        let health = self.health.clone();
-        self.task("watchdog", move |stop| {
-            let taken = watch.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let watch = taken.unwrap_or_else(|| Watch::new(&health));
-            watch.run(stop)
-        });
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
-        notify("READY=1");
+    pub async fn run(mut self) {
         self.stop.cancelled().await;
         self.health.stopping();
         let all = async {

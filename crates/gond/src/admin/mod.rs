@@ -1,8 +1,9 @@
 //! Operator's verbs.
 
+pub mod config;
 pub mod database;
-pub mod down;
 pub mod doctor;
+pub mod down;
 pub mod image;
 pub mod init;
 pub mod join;

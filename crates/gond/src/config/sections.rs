@@ -210,6 +210,10 @@ pub struct Network {
     pub mtu: u16,
     /// DHCP lease, seconds.
     pub lease_seconds: u32,
+    /// How the world reaches public addresses: `host` (they are this server's alone, guests leave behind its address),
+    /// `onlink:DEVICE` (they are on the link of that device; each server answers ARP for its guests), or `routed`
+    /// (others route each address to its server).
+    pub external: External,
     /// This server's address on the network between the servers, by which guests on other servers are reached. Absent: there
     /// are no other servers.
     pub overlay_address: Option<Ipv4Addr>,
@@ -225,9 +229,43 @@ impl Default for Network {
             public_pool: ipnet::Ipv4Net::new_assert(Ipv4Addr::new(203, 0, 113, 0), 24),
             mtu: 1500,
             lease_seconds: 3600,
+            external: External::Host,
             overlay_address: None,
             switch: Switch::Auto,
             datapath: Datapath::Auto,
+        }
+    }
+}
+
+/// How the world reaches public addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum External {
+    /// The host has the pool.
+    Host,
+    /// On the link of this device.
+    OnLink(String),
+    /// By routes of others.
+    Routed,
+}
+
+impl<'de> Deserialize<'de> for External {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.as_str() {
+            "host" => Ok(Self::Host),
+            "routed" => Ok(Self::Routed),
+            other => match other.strip_prefix("onlink:") {
+                // It becomes part of a path below /proc/sys.
+                Some(name)
+                    if (1..=15).contains(&name.len())
+                        && name != "."
+                        && name != ".."
+                        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) =>
+                {
+                    Ok(Self::OnLink(name.to_owned()))
+                }
+                _ => Err(D::Error::custom(format!("'{text}' must be host, onlink:DEVICE or routed"))),
+            },
         }
     }
 }

@@ -20,9 +20,8 @@ use crate::agents::Worker;
 use crate::config::Config;
 use crate::health::{Need, Probe, metrics};
 use crate::link::Watched;
-use crate::notify::Watch;
 use crate::service::{Service, for_roles};
-use crate::wiring;
+use crate::{probes, wiring};
 
 /// Who may ask an agent for more than its health.
 const CALLERS: &[Role] = &[Role::ApiServer, Role::Operator];
@@ -111,6 +110,7 @@ fn address(config: &Config) -> Option<IpAddr> {
 pub async fn hypervisor_agent(mut config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     config.node.address = address(&config);
     let mut service = Service::begin(Role::HypervisorAgent, config, stop)?;
+    service.listen(service.config.roles.hypervisor_agent).await?;
     let liveness = wiring::liveness(&mut service)?;
     let transport = controllers(&mut service, &liveness, Role::InstanceManager).await;
     service.renew(Arc::clone(&transport));
@@ -128,8 +128,9 @@ pub async fn hypervisor_agent(mut config: Config, stop: CancellationToken) -> an
         }
     });
     count(&service, agent.status(), HypervisorStatus::samples);
-    let routes = for_roles(CALLERS, agent.router());
-    service.listen(service.config.roles.hypervisor_agent, routes).await?;
+    let (identity, state_dir) = (service.health.depends("identity", Need::Must), service.layout.compute());
+    service.task("identity", move |stop| probes::identity(state_dir.clone(), identity.clone(), stop));
+    service.routes(for_roles(CALLERS, agent.router()));
     service.task("hypervisor-agent", {
         let worker = worker.clone();
         move |stop| {
@@ -138,14 +139,15 @@ pub async fn hypervisor_agent(mut config: Config, stop: CancellationToken) -> an
         }
     });
     let status = agent.status();
-    let watch = Watch::new(&service.health).and("agent loop", Arc::new(move || status.borrow().rounds));
-    service.run(watch).await;
+    service.watch("agent loop", Arc::new(move || status.borrow().rounds));
+    service.run().await;
     Ok(())
 }
 
 /// `gond network-agent`
 pub async fn network_agent(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let mut service = Service::begin(Role::NetworkAgent, config, stop)?;
+    service.listen(service.config.roles.network_agent).await?;
     let liveness = wiring::liveness(&mut service)?;
     let transport = controllers(&mut service, &liveness, Role::NetworkController).await;
     renew(&mut service, &liveness).await;
@@ -163,7 +165,7 @@ pub async fn network_agent(config: Config, stop: CancellationToken) -> anyhow::R
         }
     });
     count(&service, status.clone(), NetworkStatus::samples);
-    service.listen(service.config.roles.network_agent, debug(status.clone())).await?;
+    service.routes(debug(status.clone()));
     service.task("network-agent", {
         let worker = worker.clone();
         move |stop| {
@@ -175,14 +177,15 @@ pub async fn network_agent(config: Config, stop: CancellationToken) -> anyhow::R
     let waiting = worker.waiting();
     let rounds =
         Arc::new(move || status.borrow().rounds + waiting.load(std::sync::atomic::Ordering::Relaxed));
-    let watch = Watch::new(&service.health).and("agent loop", rounds);
-    service.run(watch).await;
+    service.watch("agent loop", rounds);
+    service.run().await;
     Ok(())
 }
 
 /// `gond container-agent`
 pub async fn container_agent(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let mut service = Service::begin(Role::ContainerAgent, config, stop)?;
+    service.listen(service.config.roles.container_agent).await?;
     let liveness = wiring::liveness(&mut service)?;
     renew(&mut service, &liveness).await;
     let status = watch::Sender::new(ContainerStatus::default());
@@ -202,7 +205,7 @@ pub async fn container_agent(config: Config, stop: CancellationToken) -> anyhow:
         }
     });
     count(&service, status.subscribe(), ContainerStatus::samples);
-    service.listen(service.config.roles.container_agent, debug(status.subscribe())).await?;
+    service.routes(debug(status.subscribe()));
     let config = container::Config {
         socket: service.config.container.socket.clone(),
         facts: service.layout.facts(),
@@ -212,14 +215,15 @@ pub async fn container_agent(config: Config, stop: CancellationToken) -> anyhow:
         let config = config.clone();
         async move { container::run(config, stop.cancelled()).await }
     });
-    let watch = Watch::new(&service.health).and("agent loop", Arc::new(move || status.borrow().rounds));
-    service.run(watch).await;
+    service.watch("agent loop", Arc::new(move || status.borrow().rounds));
+    service.run().await;
     Ok(())
 }
 
 /// `gond storage-agent`
 pub async fn storage_agent(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let mut service = Service::begin(Role::StorageAgent, config, stop)?;
+    service.listen(service.config.roles.storage_agent).await?;
     let liveness = wiring::liveness(&mut service)?;
     renew(&mut service, &liveness).await;
     let status = watch::Sender::new(StorageStatus::default());
@@ -273,7 +277,7 @@ pub async fn storage_agent(config: Config, stop: CancellationToken) -> anyhow::R
         }
     });
     count(&service, status.subscribe(), StorageStatus::samples);
-    service.listen(service.config.roles.storage_agent, debug(status.subscribe())).await?;
+    service.routes(debug(status.subscribe()));
     let config = storage::Config {
         images: service.config.images_dir(),
         state_dir: service.layout.storage(),
@@ -284,7 +288,7 @@ pub async fn storage_agent(config: Config, stop: CancellationToken) -> anyhow::R
         let config = config.clone();
         async move { storage::run(config, stop.cancelled()).await }
     });
-    let watch = Watch::new(&service.health).and("agent loop", Arc::new(move || status.borrow().rounds));
-    service.run(watch).await;
+    service.watch("agent loop", Arc::new(move || status.borrow().rounds));
+    service.run().await;
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
@@ -15,22 +16,35 @@ use gon_proto::SiteAnswer;
 use gon_tls::{Role, TlsDir};
 use tokio_util::sync::CancellationToken;
 
+use crate::agents::or_stop;
 use crate::api::{ensure_admin, state};
 use crate::config::Config;
 use crate::console::{NoCertificates, NodeConsoles};
 use crate::control::{self, CONTROLLER_CONNECTIONS, Shared};
 use crate::health::{Condition, Need, metrics};
-use crate::notify::{Rounds, Watch};
 use crate::service::Service;
 use crate::{probes, wiring};
 
-/// What every role of the control plane has: the database, the bus, liveness, a relay of the outbox.
-async fn shared(service: &mut Service) -> anyhow::Result<Shared> {
-    let store = control::connect(&service.config, CONTROLLER_CONNECTIONS).await?;
+/// How long to wait before the database is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What every role of the control plane has: the database, the bus, liveness, a relay of the outbox. Waits for the
+/// database, for days if need be; `None` if it is told to end meanwhile.
+async fn shared(service: &mut Service) -> anyhow::Result<Option<Shared>> {
+    control::require_database(&service.config)?;
     let bus = wiring::bus(service)?;
     let liveness = wiring::liveness(service)?;
-    let shared = Shared::new(store, bus, liveness, Arc::clone(&service.registry), &service.name);
     let probe = service.health.depends("postgresql", Need::Must);
+    let store = loop {
+        match control::connect(&service.config, CONTROLLER_CONNECTIONS).await {
+            Ok(store) => break store,
+            Err(error) => probe.down(format!("{error:#}")),
+        }
+        if or_stop(tokio::time::sleep(AGAIN), &service.stop).await.is_none() {
+            return Ok(None);
+        }
+    };
+    let shared = Shared::new(store, bus, liveness, Arc::clone(&service.registry), &service.name);
     service.task("database probe", {
         let shared = shared.clone();
         move |stop| probes::database(shared.store.clone(), Arc::clone(&shared.metrics), probe.clone(), stop)
@@ -42,7 +56,9 @@ async fn shared(service: &mut Service) -> anyhow::Result<Shared> {
             gon_control::relay::run(s.store, s.bus, s.nudge, s.metrics, stop)
         }
     });
-    Ok(shared)
+    let metrics = Arc::clone(&shared.metrics);
+    service.watch("relay loop", Arc::new(move || metrics.relay_rounds.get()));
+    Ok(Some(shared))
 }
 
 /// Keeps the certificate of a role of the control plane fresh.
@@ -51,12 +67,6 @@ async fn renew(service: &mut Service, liveness: &Arc<dyn Liveness>) {
     let port = service.config.roles.instance_manager.port();
     let transport = crate::link::tls(service, &tls, Role::InstanceManager, port, liveness).await;
     service.renew(transport);
-}
-
-/// The relay's loop, for the watchdog.
-fn relay_rounds(shared: &Shared) -> Rounds {
-    let metrics = Arc::clone(&shared.metrics);
-    Arc::new(move || metrics.relay_rounds.get())
 }
 
 /// Where others reach a port of ours: as the node's address says, or as it is listened on.
@@ -93,6 +103,8 @@ fn watch_leadership(service: &mut Service, ready: &Ready) {
             probes::leadership(ready.clone(), can_win, probe.clone(), stop)
         }
     });
+    let turning = ready.clone();
+    service.watch("controller loop", Arc::new(move || turning.rounds()));
     let ready = ready.clone();
     service.count(move |registry| {
         registry.register_collector(Box::new(metrics::Samples(move || {
@@ -114,39 +126,38 @@ fn watch_leadership(service: &mut Service, ready: &Ready) {
 
 /// Serves what a controller has for agents: over TLS on its port, or, without certificates, on its socket in the data
 /// directory, where whoever can open it is the node of this machine.
-async fn serve_agents(
-    service: &mut Service,
-    port: SocketAddr,
-    socket: &str,
-    guarded: Router,
-    bare: Router,
-) -> anyhow::Result<()> {
-    if service.tls.is_none() {
-        let socket = service.layout.controller_socket(socket);
-        let identity = NodeIdentity(Arc::clone(&service.name));
-        service.task("documents", move |stop| {
-            let (socket, bare, identity) = (socket.clone(), bare.clone(), identity.clone());
-            async move {
-                documents::serve_unix(&socket, bare, identity, stop)
-                    .await
-                    .with_context(|| socket.display().to_string())
-            }
-        });
+fn serve_agents(service: &mut Service, socket: &str, guarded: Router, bare: Router) {
+    service.routes(guarded);
+    if service.tls.is_some() {
+        return;
     }
-    service.listen(port, guarded).await
+    let socket = service.layout.controller_socket(socket);
+    let identity = NodeIdentity(Arc::clone(&service.name));
+    service.task("documents", move |stop| {
+        let (socket, bare, identity) = (socket.clone(), bare.clone(), identity.clone());
+        async move {
+            documents::serve_unix(&socket, bare, identity, stop)
+                .await
+                .with_context(|| socket.display().to_string())
+        }
+    });
 }
 
 /// `gond network-controller`
 pub async fn network_controller(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let mut service = Service::begin(Role::NetworkController, config, stop)?;
-    let shared = shared(&mut service).await?;
+    let port = service.config.roles.network_controller;
+    service.listen(port).await?;
+    let Some(shared) = shared(&mut service).await? else {
+        service.run().await;
+        return Ok(());
+    };
     let controller = shared.network_controller(&service.config, service.stop.clone());
     let ready = controller.ready();
     watch_leadership(&mut service, &ready);
-    let port = service.config.roles.network_controller;
     let guarded = peers::network_routes(&controller, &shared.store);
     let bare = documents::network_router(Arc::clone(&controller));
-    serve_agents(&mut service, port, gon_control::network::ROLE, guarded, bare).await?;
+    serve_agents(&mut service, gon_control::network::ROLE, guarded, bare);
     let _announced = announce(&service, &*shared.liveness, port);
     service.task("network-controller", {
         let (shared, controller) = (shared.clone(), Arc::clone(&controller));
@@ -156,21 +167,22 @@ pub async fn network_controller(config: Config, stop: CancellationToken) -> anyh
         }
     });
     renew(&mut service, &shared.liveness).await;
-    let watch = Watch::new(&service.health)
-        .and("controller loop", Arc::new(move || ready.rounds()))
-        .and("relay loop", relay_rounds(&shared));
-    service.run(watch).await;
+    service.run().await;
     Ok(())
 }
 
 /// `gond instance-manager`
 pub async fn instance_manager(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let mut service = Service::begin(Role::InstanceManager, config, stop)?;
-    let shared = shared(&mut service).await?;
+    let port = service.config.roles.instance_manager;
+    service.listen(port).await?;
+    let Some(shared) = shared(&mut service).await? else {
+        service.run().await;
+        return Ok(());
+    };
     let manager = shared.instance_manager(&service.config, service.stop.clone());
     let ready = manager.ready();
     watch_leadership(&mut service, &ready);
-    let port = service.config.roles.instance_manager;
     let mut guarded = peers::compute_routes(&manager, &shared.store);
     if service.tls.is_some() {
         let site = site(&service);
@@ -186,7 +198,7 @@ pub async fn instance_manager(config: Config, stop: CancellationToken) -> anyhow
         });
     }
     let bare = documents::compute_router(Arc::clone(&manager));
-    serve_agents(&mut service, port, gon_control::compute::ROLE, guarded, bare).await?;
+    serve_agents(&mut service, gon_control::compute::ROLE, guarded, bare);
     let _announced = announce(&service, &*shared.liveness, port);
     service.task("instance-manager", {
         let (shared, manager) = (shared.clone(), Arc::clone(&manager));
@@ -196,10 +208,7 @@ pub async fn instance_manager(config: Config, stop: CancellationToken) -> anyhow
         }
     });
     renew(&mut service, &shared.liveness).await;
-    let watch = Watch::new(&service.health)
-        .and("manager loop", Arc::new(move || ready.rounds()))
-        .and("relay loop", relay_rounds(&shared));
-    service.run(watch).await;
+    service.run().await;
     Ok(())
 }
 
@@ -220,7 +229,11 @@ fn host_part(address: &str) -> String {
 /// `gond api-server`
 pub async fn api_server(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let mut service = Service::begin(Role::ApiServer, config, stop)?;
-    let shared = shared(&mut service).await?;
+    service.listen_for_users().await?;
+    let Some(shared) = shared(&mut service).await? else {
+        service.run().await;
+        return Ok(());
+    };
     control::prepare(&shared.store, &service.config).await?;
     ensure_admin(&shared, &service.config, &service.layout).await?;
     let consoles: Arc<dyn ConsoleSource> = match &service.tls {
@@ -236,10 +249,9 @@ pub async fn api_server(config: Config, stop: CancellationToken) -> anyhow::Resu
         let (app, bus) = (app.clone(), Arc::clone(&shared.bus));
         move |stop| api::watch_events(app.clone(), Arc::clone(&bus), stop)
     });
-    service.listen_for_users(api::router(app)).await?;
+    service.routes(api::router(app));
     let _announced = announce(&service, &*shared.liveness, service.config.listen);
     renew(&mut service, &shared.liveness).await;
-    let watch = Watch::new(&service.health).and("relay loop", relay_rounds(&shared));
-    service.run(watch).await;
+    service.run().await;
     Ok(())
 }
