@@ -10,9 +10,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use futures_util::TryStreamExt as _;
 use gon_types::MacAddr;
 use ipnet::Ipv4Net;
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-use rtnetlink::packet_route::neighbour::NeighbourState;
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
@@ -235,15 +238,7 @@ impl Netlink {
     /// The unicast routes of the main table through a gateway on a link: destination and gateway.
     pub async fn gateway_routes(&self, name: &str) -> Result<Vec<(Ipv4Net, Ipv4Addr)>, NetlinkError> {
         let index = self.index(name).await?;
-        let query = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let all: Vec<RouteMessage> = self
-            .handle
-            .route()
-            .get(query)
-            .execute()
-            .try_collect()
-            .await
-            .map_err(|error| refused("listing routes".to_owned(), error))?;
+        let all = self.routes().await?;
         Ok(all.iter().filter_map(|message| gateway_route(message, index)).collect())
     }
 
@@ -279,6 +274,67 @@ impl Netlink {
             .execute()
             .await
             .map_err(|error| refused(format!("naming neighbour {address} of {name}"), error))
+    }
+
+    /// The single addresses that are routed directly out of a link, by routes that somebody made.
+    pub async fn host_routes(&self, name: &str) -> Result<Vec<Ipv4Addr>, NetlinkError> {
+        let index = self.index(name).await?;
+        let routes = self.routes().await?;
+        Ok(routes.iter().filter_map(|message| host_route(message, index)).collect())
+    }
+
+    /// Removes the route to a single address out of a link; it is no error if there is none.
+    pub async fn remove_host_route(&self, name: &str, address: Ipv4Addr) -> Result<(), NetlinkError> {
+        let index = self.index(name).await?;
+        for message in self.routes().await? {
+            if host_route(&message, index) == Some(address) {
+                let removed = self.handle.route().del(message).execute().await;
+                removed.map_err(|error| refused(format!("removing the route to {address}"), error))?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn routes(&self) -> Result<Vec<RouteMessage>, NetlinkError> {
+        let query = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let listed = self.handle.route().get(query).execute().try_collect().await;
+        listed.map_err(|error| refused("listing routes".to_owned(), error))
+    }
+
+    /// Answers ARP on a link for an address that is reached by another.
+    pub async fn ensure_proxy(&self, name: &str, address: Ipv4Addr) -> Result<(), NetlinkError> {
+        self.handle
+            .neighbours()
+            .add(self.index(name).await?, IpAddr::V4(address))
+            .flags(NeighbourFlags::Proxy)
+            .replace()
+            .execute()
+            .await
+            .map_err(|error| refused(format!("answering for {address} on {name}"), error))
+    }
+
+    /// The addresses that ARP is answered for on a link.
+    pub async fn proxies(&self, name: &str) -> Result<Vec<Ipv4Addr>, NetlinkError> {
+        let index = self.index(name).await?;
+        Ok(self.every_proxy().await?.iter().filter_map(|m| proxy_of(m, index)).collect())
+    }
+
+    /// Answers no longer; it is no error if nobody did.
+    pub async fn remove_proxy(&self, name: &str, address: Ipv4Addr) -> Result<(), NetlinkError> {
+        let index = self.index(name).await?;
+        for message in self.every_proxy().await? {
+            if proxy_of(&message, index) == Some(address) {
+                let removed = self.handle.neighbours().del(message).execute().await;
+                removed.map_err(|error| refused(format!("ending to answer for {address}"), error))?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn every_proxy(&self) -> Result<Vec<NeighbourMessage>, NetlinkError> {
+        let request = self.handle.neighbours().get().set_address_family(AddressFamily::Inet).proxies();
+        let listed = request.execute().try_collect().await;
+        listed.map_err(|error| refused("listing proxies".to_owned(), error))
     }
 
     /// Sets a device aside for [`Netlink::remove_leaving`]. It is no error if it is gone.
@@ -324,6 +380,27 @@ fn address_of(message: &AddressMessage) -> Option<Ipv4Net> {
         _ => None,
     });
     Ipv4Net::new(local.or(plain)?, message.header.prefix_len).ok()
+}
+
+fn host_route(message: &RouteMessage, index: u32) -> Option<Ipv4Addr> {
+    let header = &message.header;
+    let single = header.table == RouteHeader::RT_TABLE_MAIN
+        && header.kind == RouteType::Unicast
+        && header.protocol != RouteProtocol::Kernel
+        && header.destination_prefix_length == 32;
+    let out = message.attributes.contains(&RouteAttribute::Oif(index));
+    message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) if single && out => Some(*address),
+        _ => None,
+    })
+}
+
+fn proxy_of(message: &NeighbourMessage, index: u32) -> Option<Ipv4Addr> {
+    let ours = message.header.ifindex == index && message.header.flags.contains(NeighbourFlags::Proxy);
+    message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) if ours => Some(*address),
+        _ => None,
+    })
 }
 
 fn gateway_route(message: &RouteMessage, index: u32) -> Option<(Ipv4Net, Ipv4Addr)> {

@@ -163,6 +163,8 @@ pub async fn prepare(dir: &Path, request: &Request) -> Result<Uplink, UplinkErro
     uplink.bridge.clone_from(&request.bridge);
     uplink.userspace = request.userspace;
     uplink.switch.clone_from(&request.switch);
+    // A switch that is not there is noticed before anything is to be put back.
+    switch(&uplink, vec!["list-br".to_owned()]).await?;
     save(dir, &uplink)?;
     Ok(uplink)
 }
@@ -230,9 +232,14 @@ pub async fn guard(dir: &Path, patience: Duration) -> Result<Outcome, UplinkErro
             _ => return Ok(Outcome::Reverted),
         }
         if boottime().saturating_sub(begin) >= patience {
-            back(&uplink).await?;
-            forget(dir)?;
-            return Ok(Outcome::Reverted);
+            match back(&uplink).await {
+                Ok(()) => {
+                    forget(dir)?;
+                    return Ok(Outcome::Reverted);
+                }
+                // Whoever waits for this server to come back has nobody but us.
+                Err(error) => tracing::error!(%error, "it could not be put back; trying again"),
+            }
         }
         drop(turn);
         tokio::time::sleep(LOOK).await;

@@ -10,7 +10,8 @@
 //!   From [`EXT_DEVICE`](crate::service::EXT_DEVICE) the host takes only answers to what it began itself (SSH to a guest).
 //! - **From the services' device** it takes DHCP, DNS and metadata, each at its addresses, from link-local sources. The
 //!   services' addresses are reached from nowhere else (the host has them, so it would answer a neighbour on the LAN, too).
-//! - **Guests reach out, nobody reaches in.** From the pool anything may be begun toward public addresses; toward the pool,
+//! - **Guests reach out, nobody reaches in**, unless the pool is a network that others route or reach on a link
+//!   ([`HostGuard::open`]): then guests' groups decide. From the pool anything may be begun toward public addresses; toward the pool,
 //!   from beyond the host, only answers pass. (The host itself reaches every public address: that is not forwarded.)
 //! - **Private networks beyond the host are not the guests' business.** A guest's way out is meant for the Internet, and
 //!   through it the guest would reach the host's LAN, other bridges, containers and other machines' management addresses,
@@ -60,6 +61,9 @@ pub struct HostGuard {
     pub pool: Ipv4Net,
     /// Private networks beyond the host that guests may reach all the same (default: none).
     pub reachable: Vec<Ipv4Net>,
+    /// Whether what is beyond the host may begin something toward guests, whose groups then decide. If not, only answers
+    /// pass (standalone).
+    pub open: bool,
     /// Whether guests' ways out of the host are hidden behind its own address (standalone: yes).
     pub masquerade: bool,
 }
@@ -117,7 +121,7 @@ const fn net(a: u8, b: u8, prefix: u8) -> Ipv4Net {
 /// The transaction that puts the guard in place, whatever was there.
 #[must_use]
 pub fn render(guard: &HostGuard) -> String {
-    let HostGuard { meta, ext, pool, reachable, masquerade } = guard;
+    let HostGuard { meta, ext, pool, reachable, open, masquerade } = guard;
     let (meta, ext) = (meta.as_str(), ext.as_str());
     let pool = pool.trunc();
     let guests = format!("{}-{}", first_guest(), link_local(LAST_PORT_NO));
@@ -159,6 +163,10 @@ pub fn render(guard: &HostGuard) -> String {
     line(2, &format!("oifname \"{meta}\" counter drop"));
     line(2, &format!("iifname \"{ext}\" jump out"));
     line(2, &format!("oifname \"{ext}\" jump in"));
+    if *open {
+        // An address of the pool that no guest here has: not to be sent back to where it came from, and round again.
+        line(2, &format!("ip daddr {pool} counter drop"));
+    }
     line(1, "}");
 
     line(1, "chain out {");
@@ -168,6 +176,9 @@ pub fn render(guard: &HostGuard) -> String {
     line(2, "ct state invalid counter drop");
     // Behind the host's own address it would come from a node, as far as other nodes can tell.
     line(2, &format!("udp dport {TUNNEL_UDP} counter drop"));
+    if *open {
+        line(2, &format!("ip daddr {pool} accept"));
+    }
     if !reachable.is_empty() {
         let mut nets: Vec<Ipv4Net> = reachable.iter().map(Ipv4Net::trunc).collect();
         nets = Ipv4Net::aggregate(&nets);
@@ -178,7 +189,8 @@ pub fn render(guard: &HostGuard) -> String {
     line(1, "}");
 
     line(1, "chain in {");
-    line(2, &format!("ip daddr {pool} ct state established,related accept"));
+    let which = if *open { "" } else { " ct state established,related" };
+    line(2, &format!("ip daddr {pool}{which} accept"));
     line(2, "counter drop");
     line(1, "}");
 
@@ -219,6 +231,7 @@ mod tests {
             ext: Device::new("gon-ext").unwrap(),
             pool: "203.0.113.0/24".parse().unwrap(),
             reachable: vec![],
+            open: false,
             masquerade: true,
         }
     }
@@ -230,7 +243,7 @@ mod tests {
         let peers = ["192.0.2.3", "192.0.2.2"].map(|a| a.parse().unwrap());
         let device = Device::new("eth1").unwrap();
         golden("nft_tunnel", &(render_tunnel(&peers, Some(&device)) + &render_tunnel(&[], None)));
-        golden("nft_routed", &render(&HostGuard { reachable, masquerade: false, ..guard() }));
+        golden("nft_routed", &render(&HostGuard { reachable, open: true, masquerade: false, ..guard() }));
     }
 
     #[test]

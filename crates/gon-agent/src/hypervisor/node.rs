@@ -54,6 +54,10 @@ pub fn node_epoch(state_dir: &Path) -> io::Result<Option<u64>> {
 pub(super) async fn join(shared: &Arc<Shared>) -> io::Result<NodeId> {
     let mut told = false;
     loop {
+        shared.status.send_if_modified(|status| {
+            status.rounds += 1;
+            false
+        });
         if let Some(node) = node_id(&shared.config.state_dir)? {
             return Ok(node);
         }

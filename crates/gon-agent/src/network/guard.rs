@@ -13,7 +13,7 @@ use gon_net::netfilter::{Device, HostGuard, render, render_tunnel};
 use gon_net::service;
 use ipnet::Ipv4Net;
 
-use super::ExternalConfig;
+use super::{ExternalConfig, Uplink};
 
 /// The whole ruleset, as one transaction. `peers` are the other nodes, `taken` is the device that the switch has taken over.
 #[must_use]
@@ -38,6 +38,7 @@ fn host_guard(external: &ExternalConfig) -> Option<HostGuard> {
         ext: Device::new(service::EXT_DEVICE)?,
         pool: pool(external.gateway),
         reachable: external.reachable.clone(),
+        open: external.uplink != Uplink::Host,
         masquerade: external.masquerade,
     })
 }

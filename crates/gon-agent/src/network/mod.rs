@@ -22,6 +22,7 @@ pub mod dns;
 pub mod guard;
 pub mod memory;
 pub mod metadata;
+pub mod outside;
 pub mod plane;
 pub mod services;
 pub mod underlay;
@@ -49,6 +50,7 @@ use services::Knowledge;
 use view::View;
 
 pub use gon_net::service::BRIDGE;
+pub use outside::Uplink;
 pub use plane::tear_down;
 
 /// How often a report is sent when nothing changes.
@@ -60,12 +62,15 @@ const LONGEST_RETRY: Duration = Duration::from_secs(5);
 /// The way out of a node.
 #[derive(Debug, Clone)]
 pub struct ExternalConfig {
-    /// The host's address in the pool of public addresses, with the pool's prefix: `203.0.113.1/24`.
+    /// The address in the pool of public addresses that is no guest's, with the pool's prefix: `203.0.113.1/24`. By itself
+    /// ([`Uplink::Host`]) the host has it; else it is the router's, or nobody's.
     pub gateway: Ipv4Net,
     /// Whether guests leave the host hidden behind its own address.
     pub masquerade: bool,
     /// Private networks beyond the host that guests may reach all the same.
     pub reachable: Vec<Ipv4Net>,
+    /// How the world reaches public addresses.
+    pub uplink: Uplink,
 }
 
 /// What an agent needs to know.

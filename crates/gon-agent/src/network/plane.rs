@@ -25,6 +25,7 @@ use gon_types::{DocumentVersion, MacAddr};
 use ipnet::Ipv4Net;
 
 use super::memory::Memory;
+use super::outside::{self, Outside, Uplink};
 use super::services::{Knowledge, Services, boot_seconds};
 use super::underlay::{self, Underlay, UnderlayError};
 use super::{Config, chain, guard};
@@ -116,6 +117,8 @@ pub struct Plane {
     overlay: Option<OverlayReport>,
     /// The other nodes that the packet filter lets through, and the device it keeps the host deaf to.
     guarded: (Vec<Ipv4Addr>, Option<String>),
+    /// Which public addresses the host answers for.
+    outside: Outside,
     /// The services, and the index of the device that their sockets are bound to.
     services: Option<(u32, Services)>,
     /// The document that is, or is being made, real.
@@ -152,6 +155,7 @@ impl Plane {
             underlay: None,
             overlay: None,
             guarded,
+            outside: Outside::default(),
             services: None,
             document,
             compiled: Compiled::default(),
@@ -189,6 +193,7 @@ impl Plane {
     pub async fn restore(&mut self) -> Result<(), PlaneError> {
         self.switch = None;
         self.certain = false;
+        self.outside.doubt();
         self.ovs.heal().await?;
         let process = self.ovs.switch_process().await;
         self.memory
@@ -204,6 +209,7 @@ impl Plane {
         // Flows before devices: a port's packets are judged from the first one on.
         self.change_flows(None).await?;
         self.host_devices().await?;
+        self.settle_outside().await?;
         // What an earlier life had set aside.
         self.remove_leaving();
         self.ovs.release().await?;
@@ -336,11 +342,33 @@ impl Plane {
                 self.broken.insert(port.id, format!("{REFUSED}: {flow}"));
             }
         }
+        if let Some(external) = &self.config.external {
+            let hosted = outside::hosted(&document, &self.compiled);
+            let device = self.uplink();
+            self.outside.follow(&external.uplink, device.as_deref(), hosted, &self.netlink).await?;
+        }
         if refused.is_empty() {
             let vpcs = document.vpcs.iter().map(|v| VpcReport { id: v.id, generation: v.generation });
             self.applied = (document.version, vpcs.collect());
         }
         Ok(())
+    }
+
+    /// The device on whose link public addresses are answered for, if that is the mode: the bridge's, if the switch has taken
+    /// the link's own.
+    fn uplink(&self) -> Option<String> {
+        let Uplink::OnLink(device) = &self.config.external.as_ref()?.uplink else { return None };
+        let taken = self.underlay.as_ref().and_then(|underlay| underlay.taken.as_ref());
+        Some(if taken == Some(device) { service::UNDERLAY_BRIDGE.to_owned() } else { device.clone() })
+    }
+
+    /// Makes the host answer for exactly the public addresses of this node.
+    async fn settle_outside(&mut self) -> Result<(), PlaneError> {
+        let (Some(external), Some(document)) = (&self.config.external, &self.document) else { return Ok(()) };
+        let hosted = outside::hosted(document, &self.compiled);
+        let (device, pool) = (self.uplink(), guard::pool(external.gateway));
+        let settled = self.outside.settle(&external.uplink, device.as_deref(), pool, hosted, &self.netlink);
+        Ok(settled.await?)
     }
 
     /// Whether a document has other ports, or ports of another shape, than the one at hand.
@@ -553,7 +581,13 @@ impl Plane {
         }
         let index = self.host_device(service::META_DEVICE, META_MAC, &addresses).await?;
         if let Some(external) = self.config.external.clone() {
-            self.host_device(service::EXT_DEVICE, EXT_MAC, &[external.gateway]).await?;
+            let own: &[Ipv4Net] = if external.uplink == Uplink::Host { &[external.gateway] } else { &[] };
+            self.host_device(service::EXT_DEVICE, EXT_MAC, own).await?;
+            for other in self.netlink.addresses(service::EXT_DEVICE).await? {
+                if !own.contains(&other) {
+                    self.netlink.remove_address(service::EXT_DEVICE, other).await?;
+                }
+            }
         }
         let services = Services::start(service::META_DEVICE, &self.knowledge)
             .map_err(io_error("starting DHCP, DNS and metadata"))?;
@@ -590,6 +624,7 @@ impl Plane {
             }
         }
         self.host_devices().await?;
+        self.settle_outside().await?;
         repairs.ports = self.settle_ports().await?;
         if !netfilter::is_present().await.map_err(PlaneError::Guard)? {
             guard_host(&self.config, &self.guarded).await?;

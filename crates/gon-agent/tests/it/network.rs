@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gon_agent::link::UnixTransport;
-use gon_agent::network::{Config, ExternalConfig, run, tear_down};
+use gon_agent::network::{Config, ExternalConfig, Uplink, run, tear_down};
 use gon_agent::status::NetworkStatus;
 use gon_driver::ovs::{Choice, Ovs};
 use gon_driver::run::Pid;
@@ -24,6 +24,7 @@ use crate::samples;
 pub struct Node {
     pub id: NodeId,
     pub overlay: Option<Ipv4Addr>,
+    pub uplink: Uplink,
     pub dir: tempfile::TempDir,
     pub controller: Option<Controller>,
     agent: Option<tokio::task::JoinHandle<()>>,
@@ -52,7 +53,7 @@ fn in_node<F: Future<Output = ()>>(test: impl FnOnce(Node) -> F + Send + 'static
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async move {
-            test(Node::new(samples::node(), None).await).await;
+            test(Node::new(samples::node(), None, Uplink::Host).await).await;
         });
     };
     if let Err(panic) = std::thread::spawn(body).join() {
@@ -67,12 +68,21 @@ pub fn log() {
 
 impl Node {
     /// In the namespace of the thread that runs it, with an agent that is ready.
-    pub async fn new(id: NodeId, overlay: Option<Ipv4Addr>) -> Self {
+    pub async fn new(id: NodeId, overlay: Option<Ipv4Addr>, uplink: Uplink) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let controller = Some(Controller::start(&dir.path().join("controller.sock")));
         let (_, status) = watch::channel(NetworkStatus::default());
-        let mut node =
-            Self { id, overlay, dir, controller, agent: None, status, generation: 0, started: vec![] };
+        let mut node = Self {
+            id,
+            overlay,
+            uplink,
+            dir,
+            controller,
+            agent: None,
+            status,
+            generation: 0,
+            started: vec![],
+        };
         node.start().await;
         node
     }
@@ -96,6 +106,7 @@ impl Node {
                 gateway: "203.0.113.1/24".parse().unwrap(),
                 masquerade: false,
                 reachable: vec![],
+                uplink: self.uplink.clone(),
             }),
             overlay: self.overlay,
             resolv_conf: self.dir.path().join("resolv.conf"),

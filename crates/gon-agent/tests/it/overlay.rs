@@ -3,8 +3,10 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use gon_agent::network::Uplink;
 use gon_driver::ovs::Ovs;
 use gon_proto::{GroupSpec, NodeNetwork, OverlayReport, PeerSpec, PortSpec, RuleSpec};
 use gon_types::DocumentVersion;
@@ -34,7 +36,8 @@ impl Host {
     /// Threads in the namespace, and nothing else yet.
     fn new(n: u32) -> Self {
         log();
-        let ns = format!("gona{}-{n}", std::process::id());
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let ns = format!("gona{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         assert_eq!(sh(&format!("ip netns add {ns} && ip -n {ns} link set lo up")), "");
         let path = format!("/run/netns/{ns}");
         let make = move || {
@@ -57,8 +60,11 @@ impl Host {
         })
     }
     fn start(&self) {
+        self.start_with(Some(underlay(self.n)), Uplink::Host);
+    }
+    fn start_with(&self, overlay: Option<Ipv4Addr>, uplink: Uplink) {
         let (n, node) = (self.n, Arc::clone(&self.node));
-        self.run(async move { *node.lock().await = Some(Node::new(id(n), Some(underlay(n))).await) });
+        self.run(async move { *node.lock().await = Some(Node::new(id(n), overlay, uplink).await) });
     }
     fn sh(&self, command: &str) -> String {
         let command = command.to_owned();
@@ -250,4 +256,93 @@ fn guests_of_two_nodes_talk_through_restarts() {
     assert_eq!(hosts[0].sh("ip -br -4 addr show eth0; ip route"), before);
     assert!(!hosts[0].sh("ip -br link").contains("gon-under"));
     assert!(hosts[0].sh("busybox ping -c 3 -W 1 192.0.2.2").contains(" 0% packet loss"));
+}
+
+/// Who the world believes to have an address.
+fn known(world: &Host, address: &str) -> String {
+    let text = world.sh(&format!("ip neigh show {address}"));
+    let mut words = text.split_whitespace().skip_while(|w| *w != "lladdr").skip(1);
+    words.next().unwrap_or("nobody").to_owned()
+}
+
+#[test]
+fn public_addresses_are_answered_for_by_the_node_that_hosts_them() {
+    // Three hosts on a link: two nodes, and the world. The pool is on that link.
+    let hosts = [Host::new(1), Host::new(2), Host::new(3)];
+    let [a, b, world] = &hosts;
+    let bridge =
+        world.sh("ip link add br0 type bridge && ip link set br0 up && ip addr add 203.0.113.254/24 dev br0");
+    assert_eq!(bridge, "");
+    for host in [a, b] {
+        let cable = format!(
+            "ip link add up{0} netns {1} type veth peer name eth0 netns {2} && ip -n {1} link set up{0} master br0 up",
+            host.n, world.ns, host.ns
+        );
+        assert_eq!(sh(&cable), "");
+        let up = format!(
+            "ip link set eth0 up; ip addr add 203.0.113.{}/24 dev eth0; ip route add default via 203.0.113.254",
+            host.n + 1
+        );
+        assert_eq!(host.sh(&up), "");
+        host.start_with(None, Uplink::OnLink("eth0".to_owned()));
+    }
+    let public = |no: u16| Ipv4Addr::new(203, 0, 113, u8::try_from(100 + no).unwrap());
+    // Each port is a world of its own here: there is no tunnel. 16 begins on node 1, 17 on node 2.
+    let place = |n: u32, generation, ports: &[u16]| {
+        let mut document = document(n, generation, &[out(), ping()]);
+        document.peers.clear();
+        document.addresses.clear();
+        document.mass_change_ok = true;
+        document.ports =
+            ports.iter().map(|no| PortSpec { public_ip: Some(public(*no)), ..port(*no) }).collect();
+        document
+    };
+    a.settle(place(1, 1, &[16]));
+    b.settle(place(2, 1, &[17]));
+    let (g16, g17) = (a.plug(&port(16)), b.plug(&port(17)));
+    let reach = |address: Ipv4Addr| world.sh(&format!("busybox ping -c 1 -W 2 {address} | grep -c ttl=62"));
+    assert_eq!(reach(public(16)), "1\n");
+    assert_eq!(reach(public(17)), "1\n");
+    let mac =
+        |host: &Host| host.sh("ip -o link show eth0").split("link/ether ").nth(1).unwrap()[..17].to_owned();
+    assert_eq!(known(world, "203.0.113.116"), mac(a));
+    assert_eq!(known(world, "203.0.113.117"), mac(b));
+    // From guest to guest over public addresses, through the outside.
+    assert!(g16.pings("203.0.113.117") && g17.pings("203.0.113.116"));
+    // Nobody answers for what nobody has.
+    world.sh("busybox ping -c 1 -W 1 203.0.113.118");
+    assert_eq!(known(world, "203.0.113.118"), "nobody");
+    // And each host reaches its own and the other's.
+    assert!(a.sh("busybox ping -c 1 -W 1 203.0.113.116").contains(" 0% packet loss"));
+    assert!(a.sh("busybox ping -c 1 -W 1 203.0.113.117").contains(" 0% packet loss"));
+
+    // The address moves to the other node: the world learns it at once, from the announcement.
+    drop(g16);
+    a.settle(place(1, 2, &[18]));
+    b.settle(place(2, 2, &[16, 17]));
+    let moved = b.plug(&port(16));
+    let until = Instant::now() + Duration::from_secs(5);
+    while known(world, "203.0.113.116") != mac(b) {
+        assert!(Instant::now() < until, "{}", world.sh("ip neigh"));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(reach(public(16)), "1\n");
+    assert!(!a.sh("ip neigh show proxy; ip route").contains("203.0.113.116"));
+
+    // What a killed agent has left behind goes, what it missed comes.
+    b.kill_agent();
+    assert_eq!(
+        b.sh("ip route add 203.0.113.200/32 dev gon-ext; ip neigh add proxy 203.0.113.200 dev eth0"),
+        ""
+    );
+    assert_eq!(b.sh("ip neigh del proxy 203.0.113.117 dev eth0"), "");
+    b.start_agent();
+    let left = b.sh("ip neigh show proxy; ip route");
+    assert!(!left.contains("203.0.113.200") && left.contains("203.0.113.117 dev eth0"), "{left}");
+    assert_eq!(reach(public(17)), "1\n");
+
+    drop((g17, moved));
+    for host in [a, b] {
+        host.remove();
+    }
 }

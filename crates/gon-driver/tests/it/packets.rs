@@ -375,6 +375,7 @@ fn the_host_is_guarded() {
         ext: netfilter::Device::new(service::EXT_DEVICE).unwrap(),
         pool: net("203.0.113.0/24"),
         reachable: vec![],
+        open: false,
         masquerade: true,
     };
     let private = "192.168.77.1/24";
