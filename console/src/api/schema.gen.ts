@@ -555,6 +555,130 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/nodes/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Describe a node
+         * @description Action `DescribeNodes`.
+         */
+        get: operations["getNode"];
+        put?: never;
+        post?: never;
+        /**
+         * Remove a node that has nothing, or give up one that is unknown
+         * @description Action `RemoveNode`.
+         */
+        delete: operations["removeNode"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/nodes/{id}/cordon": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Keep new instances away from a node
+         * @description Action `CordonNode`.
+         */
+        post: operations["cordonNode"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/nodes/{id}/drain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Empty a node: what can move moves, what cannot is named
+         * @description Action `DrainNode`.
+         */
+        post: operations["drainNode"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/nodes/{id}/uncordon": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Let instances come to a node again; ends a drain
+         * @description Action `UncordonNode`.
+         */
+        post: operations["uncordonNode"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/operations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List operations
+         * @description Action `DescribeOperations`.
+         */
+        get: operations["listOperations"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/operations/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Describe an operation
+         * @description Action `DescribeOperations`.
+         */
+        get: operations["getOperation"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/route-tables": {
         parameters: {
             query?: never;
@@ -1065,6 +1189,11 @@ export interface components {
             /** @description The VPC; the one it is attached to unless given. */
             vpc_id?: string | null;
         };
+        /** @description How to empty a node. */
+        DrainNode: {
+            /** @description Whether to stop what runs there: asked, not cut. Without it, running instances are in the way, and named. */
+            stop_instances?: boolean;
+        };
         /** @description An image. */
         Image: {
             /** @description For example `x86_64`. */
@@ -1158,6 +1287,8 @@ export interface components {
             name: string;
             /** @description Its primary interface. */
             network_interface_id?: string | null;
+            /** @description The operation that was begun, in the answer that began it. */
+            operation_id?: string | null;
             /** @description Its address. */
             private_ip?: string | null;
             /** @description Its public address. */
@@ -1166,11 +1297,14 @@ export interface components {
             reservation_id: string;
             /** @description Its groups. */
             security_group_ids: string[];
-            /** @description `pending`, `running`, `stopping`, `stopped`, `shutting-down` or `terminated`. */
+            /**
+             * @description `pending`, `running`, `stopping`, `stopped`, `shutting-down` or `terminated`; or `unknown` while its node is not
+             *     heard of.
+             */
             state: string;
             /**
              * Format: int32
-             * @description EC2's number for that state.
+             * @description EC2's number for that state; 255 while it is unknown.
              */
             state_code: number;
             /** @description Why, when there is something to say. */
@@ -1409,6 +1543,8 @@ export interface components {
         Node: {
             /** @description `kvm` or `tcg`. */
             accelerator: string;
+            /** @description Where other nodes reach it. */
+            address?: string | null;
             /** @description Its zone. */
             availability_zone: string;
             /** @description What it lends. */
@@ -1418,6 +1554,11 @@ export interface components {
              * @description When it joined.
              */
             created_at: string;
+            /**
+             * Format: int64
+             * @description Its incarnation: reports of an older one change nothing.
+             */
+            epoch: number;
             /** @description `node-…`. */
             id: string;
             /** @description Images in its store: name to digest. */
@@ -1429,6 +1570,10 @@ export interface components {
              * @description Instances placed there.
              */
             instances: number;
+            /** @description What its operator calls it by. */
+            labels: {
+                [key: string]: string;
+            };
             /**
              * Format: date-time
              * @description When it last reported.
@@ -1436,11 +1581,16 @@ export interface components {
             last_report_at: string;
             /** @description Its name. */
             name: string;
+            /** @description The operation that was begun, in the answer that began it. */
+            operation_id?: string | null;
             /** @description `system` or `netdev`. */
             ovs_datapath: string;
-            /** @description Whether it takes instances. */
+            /** @description Whether it takes new instances. */
             schedulable: boolean;
-            /** @description `alive`, or `silent` when it has not reported for 15 s: what runs there is unknown then. */
+            /**
+             * @description `ready`; `cordoned` or `draining`: it takes no new instances; `unknown` when nobody has heard of it for 15 s: what
+             *     runs there is unknown then; `removed`.
+             */
             state: string;
             /** @description What of it is lent. */
             used: components["schemas"]["Resources"];
@@ -1457,6 +1607,61 @@ export interface components {
         /** @description One page of a list, newest first. */
         NodePage: {
             items: components["schemas"]["Node"][];
+            /** @description Where the next page begins: send it as `cursor`. Null on the last page. */
+            next_cursor: string | null;
+        };
+        /** @description An operation. */
+        Operation: {
+            /** @description EC2's name of the action (`RunInstances`). */
+            action: string;
+            /**
+             * Format: date-time
+             * @description When it was asked for.
+             */
+            created_at: string;
+            /**
+             * Format: date-time
+             * @description What is not done by then has failed.
+             */
+            deadline: string;
+            /** @description Why it failed or was cancelled; or what it waits for. */
+            error?: string | null;
+            /**
+             * Format: date-time
+             * @description When it ended.
+             */
+            finished_at?: string | null;
+            /** @description `op-…`. */
+            id: string;
+            /** @description How far it has come, in words of its action. */
+            progress: Record<string, never>;
+            /** @description The request that asked for it. */
+            request_id: string;
+            /** @description What it is about: `instance` or `node`. */
+            resource: string;
+            /** @description Which (`i-…`, `node-…`). */
+            resource_id: string;
+            /** @description `pending`, `running`, `succeeded`, `failed` or `cancelled`. */
+            state: string;
+            /**
+             * Format: int32
+             * @description How often the platform worked on it; 0 for what is only watched.
+             */
+            tries: number;
+            /**
+             * Format: date-time
+             * @description When it last got on.
+             */
+            updated_at: string;
+            /**
+             * Format: uuid
+             * @description The whole id.
+             */
+            uuid: string;
+        };
+        /** @description One page of a list, newest first. */
+        OperationPage: {
+            items: components["schemas"]["Operation"][];
             /** @description Where the next page begins: send it as `cursor`. Null on the last page. */
             next_cursor: string | null;
         };
@@ -3148,6 +3353,8 @@ export interface operations {
                 limit?: string;
                 /** @description The `next_cursor` of the page before. */
                 cursor?: string;
+                /** @description Those in this state; all but the removed ones unless given. */
+                state?: string;
             };
             header?: never;
             path?: never;
@@ -3163,6 +3370,257 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["NodePage"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getNode: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Node"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    removeNode: {
+        parameters: {
+            query?: {
+                /** @description `true` gives up what is on a node that is `unknown`: its instances end, and what they had on its disks is lost. */
+                force?: string;
+            };
+            header?: never;
+            path: {
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Node"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    cordonNode: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description 1 to 64 characters: the same key and request is done once and answered alike for a day. */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Node"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    drainNode: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description 1 to 64 characters: the same key and request is done once and answered alike for a day. */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["DrainNode"];
+            };
+        };
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Node"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    uncordonNode: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description 1 to 64 characters: the same key and request is done once and answered alike for a day. */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Node"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listOperations: {
+        parameters: {
+            query?: {
+                /** @description Resources per page: 1 to 1000, 100 unless given. */
+                limit?: string;
+                /** @description The `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description Those in this state. */
+                state?: string;
+                /** @description Those of this action. */
+                action?: string;
+                /** @description Those about this resource (`i-…`, `node-…`). */
+                resource_id?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OperationPage"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getOperation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Operation"];
                 };
             };
             /** @description Why not. */

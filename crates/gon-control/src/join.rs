@@ -21,7 +21,8 @@ use gon_store::certificates::{self, NewCertificate, Standing};
 use gon_store::join_tokens::{self, NewToken};
 use gon_store::{Conn, Store, StoreError, commit};
 use gon_tls::{
-    Authority, Identity, Issued, JoinToken, LIFETIME, Peer, Revoked, Role, TlsDir, TlsError, sha256,
+    Authority, Identity, Issued, JoinToken, LIFETIME, Peer, Revoked, Role, RollError, TlsDir, TlsError,
+    sha256,
 };
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
@@ -64,6 +65,9 @@ pub enum JoinError {
     /// Too often.
     #[error("too many requests: try again in a moment")]
     TooMany,
+    /// Who would no longer be believed.
+    #[error("these still hold certificates of the old authority only: {0}")]
+    StillHeld(String),
     /// The key is elsewhere.
     #[error("this server does not sign certificates: ask another")]
     NoAuthority,
@@ -79,7 +83,7 @@ impl IntoResponse for JoinError {
     fn into_response(self) -> Response {
         let status = match &self {
             Self::Token | Self::Role(_) => StatusCode::FORBIDDEN,
-            Self::NameHeld(_) => StatusCode::CONFLICT,
+            Self::NameHeld(_) | Self::StillHeld(_) => StatusCode::CONFLICT,
             Self::Invalid(_) => StatusCode::BAD_REQUEST,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::NoAuthority | Self::Authority(_) | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -399,4 +403,21 @@ pub async fn issue_here(
 /// many there were. Removing a node does this by itself.
 pub async fn revoke(store: &Store, name: &str, reason: &str) -> Result<u64, JoinError> {
     Ok(certificates::revoke_name(&mut *store.conn().await?, name, reason).await?)
+}
+
+/// Last step of replacing the authority ([`TlsDir::prepare_next_authority`], then
+/// [`TlsDir::promote_next_authority`]): the old one is believed no more. Refused as long as somebody would be shut out;
+/// who does not come back is revoked first.
+pub async fn retire_old_authority(store: &Store, dir: &TlsDir) -> Result<(), JoinError> {
+    let signing = authority(dir).await?.sha256();
+    let holders = certificates::without_authority(store, &signing).await?;
+    if !holders.is_empty() {
+        let holders: Vec<String> =
+            holders.into_iter().map(|(name, role)| format!("{name} ({role})")).collect();
+        return Err(JoinError::StillHeld(holders.join(", ")));
+    }
+    dir.retire_old_authority().map_err(|error| match error {
+        RollError::Order(what) => JoinError::Invalid(what.to_owned()),
+        RollError::Files(error) => JoinError::Authority(error),
+    })
 }

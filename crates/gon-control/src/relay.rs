@@ -5,6 +5,7 @@
 //! Promises that a committed doorbell is published at least once, also one whose transaction commits long after a
 //! later-numbered one; and that nothing is lost while the bus is away.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,20 +64,15 @@ pub async fn round(store: &Store, bus: &dyn Bus) -> Result<usize, RelayError> {
             return Ok(all);
         }
         let claimed = rows.len();
-        let mut doorbells: Vec<Doorbell> = Vec::with_capacity(claimed);
-        for row in rows {
-            let subject = match row.subject.as_str() {
-                "vpc" => Subject::Vpc,
-                "instance" => Subject::Instance,
-                "node" => Subject::Node,
-                // The schema knows no other.
-                _ => Subject::Event,
-            };
-            let doorbell = Doorbell { subject, id: row.subject_id };
-            if !doorbells.contains(&doorbell) {
-                doorbells.push(doorbell);
-            }
-        }
+        // Each once; the schema knows no subject that we do not know.
+        let doorbells: HashSet<Doorbell> = rows
+            .into_iter()
+            .filter_map(|row| {
+                let subject = Subject::ALL.into_iter().find(|subject| subject.as_str() == row.subject)?;
+                Some(Doorbell { subject, id: row.subject_id })
+            })
+            .collect();
+        let doorbells: Vec<_> = doorbells.into_iter().collect();
         // Published before the rows are gone: if the commit fails they are published again, which is harmless.
         crash::point("C11:before");
         bus.publish(&doorbells).await?;

@@ -134,7 +134,13 @@ impl Etcd {
                 process: None,
             });
         }
-        Ok(Self { directory, members, tls: tls.is_some(), address: std::net::Ipv4Addr::LOCALHOST, watcher: Some(watcher) })
+        Ok(Self {
+            directory,
+            members,
+            tls: tls.is_some(),
+            address: std::net::Ipv4Addr::LOCALHOST,
+            watcher: Some(watcher),
+        })
     }
 
     async fn start_all(&mut self) -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
 //! Test support: throw-away servers, and a network that can be broken.
 //!
-//! - PostgreSQL, one cluster per test process, one migrated database per test;
+//! - PostgreSQL, one cluster per test process, one migrated database per test; or a server of a test's own, to be killed;
 //! - [`rabbitmq`], one broker per test process, one virtual host per test;
 //! - [`etcd`], members that a test can break one by one;
 //! - [`proxy`], which stands between two services and does what bad networks do.
@@ -14,5 +14,7 @@ pub mod ports;
 mod postgres;
 pub mod proxy;
 pub mod rabbitmq;
+mod server;
 
 pub use postgres::{TestDatabase, database};
+pub use server::{PostgresServer, postgres_server};

@@ -20,8 +20,18 @@ pub struct TestDatabase {
     name: String,
 }
 
+impl TestDatabase {
+    /// A database that belongs to somebody else.
+    pub(crate) fn borrowed(store: Store, url: String) -> Self {
+        Self { store, url, name: String::new() }
+    }
+}
+
 impl Drop for TestDatabase {
     fn drop(&mut self) {
+        if self.name.is_empty() {
+            return;
+        }
         if let Ok(mut released) = RELEASED.lock() {
             released.push(std::mem::take(&mut self.name));
         }
@@ -81,16 +91,7 @@ impl Cluster {
             chown(&directory, Some(uid), Some(gid))?;
         }
         let data = directory.join("data");
-        let mut initdb = Command::new(binaries.join("initdb"));
-        initdb
-            .args(["--no-sync", "--no-instructions", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"])
-            .args(["--username=gon", "--pgdata"])
-            .arg(&data);
-        become_user(&mut initdb, user);
-        let output = initdb.current_dir("/").output().context("initdb")?;
-        if !output.status.success() {
-            bail!("initdb: {}", String::from_utf8_lossy(&output.stderr));
-        }
+        initdb(&binaries, &data, user)?;
         // The watcher outlives us by as long as it takes to clean up. It knows the postmaster by its process id.
         let script = r#"
 "$1" -D "$2/data" -k "$2" -c listen_addresses= -c fsync=off -c synchronous_commit=off -c full_page_writes=off \
@@ -137,8 +138,23 @@ rm -rf "$2"
     }
 }
 
+/// Makes a cluster in `data`, owned by `user`.
+pub(crate) fn initdb(binaries: &Path, data: &Path, user: Option<(u32, u32)>) -> anyhow::Result<()> {
+    let mut initdb = Command::new(binaries.join("initdb"));
+    initdb
+        .args(["--no-sync", "--no-instructions", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"])
+        .args(["--username=gon", "--pgdata"])
+        .arg(data);
+    become_user(&mut initdb, user);
+    let output = initdb.current_dir("/").output().context("initdb")?;
+    if !output.status.success() {
+        bail!("initdb: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
+
 /// The newest server binaries: Debian keeps them out of the path.
-fn server_binaries() -> anyhow::Result<PathBuf> {
+pub(crate) fn server_binaries() -> anyhow::Result<PathBuf> {
     let mut versions: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
@@ -171,7 +187,7 @@ pub(crate) fn unprivileged(name: &str) -> anyhow::Result<Option<(u32, u32)>> {
     Ok(Some((entry[2].parse()?, entry[3].parse()?)))
 }
 
-fn become_user(command: &mut Command, user: Option<(u32, u32)>) {
+pub(crate) fn become_user(command: &mut Command, user: Option<(u32, u32)>) {
     if let Some((uid, gid)) = user {
         command.uid(uid).gid(gid);
     }

@@ -5,6 +5,7 @@
 mod conformance;
 mod etcd;
 mod faults;
+mod fence;
 mod holder;
 mod memory;
 mod tls;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use hyper::server::conn::http1::Builder;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -78,15 +78,9 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let tasks = TaskTracker::new();
     let counts = Arc::new(Counts::default());
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_timeout);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(Some(Duration::from_secs(30)))
-        .max_concurrent_streams(100)
-        .max_header_list_size(16 << 10);
-    let builder = Arc::new(builder);
+    // HTTP/1.1 only: who asks whether it is to be HTTP/2 waits for the first bytes without a deadline.
+    let mut builder = Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout);
     loop {
         let (stream, peer) = tokio::select! {
             biased;
@@ -108,14 +102,14 @@ pub async fn serve(
         let Some(place) = counts.take(address, limits.connections_per_address) else { continue };
         // An answer is one write; waiting for more only delays it.
         let _ = stream.set_nodelay(true);
-        let (router, builder, stop) = (router.clone(), Arc::clone(&builder), stop.clone());
+        let (router, builder, stop) = (router.clone(), builder.clone(), stop.clone());
         tasks.spawn(async move {
             let _place = place;
             let service = hyper::service::service_fn(move |mut request: Request<hyper::body::Incoming>| {
                 request.extensions_mut().insert(PeerAddress(Some(address)));
                 router.clone().oneshot(request)
             });
-            let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+            let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
             tokio::pin!(connection);
             let mut stopping = false;
             loop {

@@ -324,7 +324,8 @@ impl InstanceManager {
         }
     }
 
-    async fn prune(&self) {
+    /// Removes what has had its time.
+    pub async fn prune(&self) {
         let Ok(fence) = self.seat.fence() else { return };
         for (what, result) in gon_store::prune::round(&self.store, &fence).await {
             match self.seat.heed(result) {

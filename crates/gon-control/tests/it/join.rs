@@ -7,7 +7,7 @@ use std::time::Duration;
 use gon_agent::join::{JoinError, join};
 use gon_agent::link::LinkError;
 use gon_agent::renew;
-use gon_control::join::{Admission, TokenTerms, create_token, revoke};
+use gon_control::join::{Admission, TokenTerms, create_token, retire_old_authority, revoke};
 use gon_proto::{JoinRequest, NodeNetwork, paths};
 use gon_tls::{JoinToken, Role, SigningRequest, Tls, TlsDir, connect_pinned};
 use gon_types::DocumentVersion;
@@ -278,8 +278,14 @@ async fn certificates_are_renewed_in_time_and_the_authority_is_replaced() {
     let left = gon_store::certificates::without_authority(store, &next).await.unwrap();
     assert!(!left.contains(&("w1".to_owned(), "hypervisor-agent".to_owned())), "{left:?}");
 
-    // Who was revoked gets no other.
+    // The old authority is kept as long as somebody would be shut out.
+    let refused = retire_old_authority(store, &wire.first()).await.unwrap_err();
+    assert!(refused.to_string().contains("w1 (container-agent)"), "{refused}");
+    revoke(store, "s1", "test").await.unwrap();
+
+    // Who was revoked gets no other, and is in nobody's way.
     revoke(store, "w1", "lost").await.unwrap();
+    retire_old_authority(store, &wire.first()).await.unwrap();
     renew::once(&tls, &link).await.unwrap_err();
     renew::once(&young, &young_link).await.unwrap_err();
 }

@@ -4,8 +4,8 @@
 mod api;
 mod documents;
 mod ingest;
-mod leaders;
 mod join;
+mod leaders;
 mod overlay;
 mod peers;
 mod placement;

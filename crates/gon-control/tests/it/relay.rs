@@ -1,3 +1,6 @@
+mod rabbit;
+mod storm;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -155,14 +155,15 @@ async fn a_head_that_does_not_come_ends_the_connection() {
     let api = Api::new().await;
     let limits = ServeLimits { header_timeout: Duration::from_millis(300), ..ServeLimits::default() };
     let (address, _stop) = listen(&api, limits).await;
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ").await.unwrap();
-    let mut rest = Vec::new();
-    tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest))
-        .await
-        .expect("still open")
-        .ok();
-    assert!(!String::from_utf8_lossy(&rest).contains("200 OK"));
+    // Half a head, nothing at all, and the beginning of HTTP/2.
+    for sent in [&b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: "[..], b"", b"PRI * HTTP/2.0\r\n"] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(sent).await.unwrap();
+        let mut rest = Vec::new();
+        let closed = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
+        assert!(closed.is_ok(), "still open after {:?}", String::from_utf8_lossy(sent));
+        assert!(!String::from_utf8_lossy(&rest).contains("200 OK"));
+    }
     // One that comes in time is answered.
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
