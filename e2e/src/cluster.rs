@@ -44,7 +44,7 @@ const READY: Duration = Duration::from_secs(60);
 /// How long a service may take to end when asked.
 const END: Duration = Duration::from_secs(8);
 /// A certificate lives this long here.
-const LIFETIME: Duration = Duration::from_secs(24 * 3600);
+const LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The outside, as the public addresses see it.
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 254);
 /// The device of a server on the link.
@@ -303,7 +303,8 @@ impl Server {
     /// # Errors
     /// When it does not in time, or not with 0.
     pub fn stop(&self, role: Role) -> anyhow::Result<Duration> {
-        self.signal(role, Signal::SIGTERM)?;
+        // One that has ended by itself says so below.
+        let _ = self.signal(role, Signal::SIGTERM);
         let mut child = lock(&self.running).remove(&role).with_context(|| format!("{role} does not run"))?;
         let start = Instant::now();
         loop {
@@ -390,7 +391,7 @@ impl Server {
 /// Connects a namespace to the link.
 fn plug(link: &Namespace, inside: &Namespace, name: &str, addresses: &[String]) -> anyhow::Result<()> {
     link.check(&["ip", "link", "add", name, "type", "veth", "peer", "name", UPLINK, "netns", inside.name()])?;
-    link.check(&["ip", "link", "set", name, "master", "link", "up"])?;
+    link.check(&["ip", "link", "set", name, "master", "lan", "up"])?;
     for address in addresses {
         inside.check(&["ip", "address", "add", address, "dev", UPLINK])?;
     }
@@ -415,8 +416,8 @@ impl Cluster {
         say!("{name}: {unique} in {}", dir.display());
 
         let link = Namespace::create(&format!("{unique}-link"))?;
-        link.check(&["ip", "link", "add", "link", "type", "bridge"])?;
-        link.check(&["ip", "link", "set", "link", "up"])?;
+        link.check(&["ip", "link", "add", "name", "lan", "type", "bridge"])?;
+        link.check(&["ip", "link", "set", "lan", "up"])?;
         let outside = Namespace::create(&format!("{unique}-outside"))?;
         plug(&link, &outside, "p9", &["192.0.2.200/24".to_owned(), format!("{OUTSIDE}/24")])?;
         let mut servers = Vec::new();
@@ -427,6 +428,7 @@ impl Cluster {
         let runtime = runtime_inside(&control.inside)?;
 
         let authority = Authority::create()?;
+        let mut records = Vec::new();
         for server in &servers {
             let mut roles = WORKER.to_vec();
             if server.name == "control-1" {
@@ -438,10 +440,18 @@ impl Cluster {
             tls.trust(&authority.certificate_pem())?;
             for role in roles {
                 let hosts = [server.name.clone(), server.address.to_string(), "127.0.0.1".to_owned()];
-                tls.issue(&authority, &Identity::new(role, &server.name)?, &hosts, LIFETIME)?;
+                let issued = tls.issue(&authority, &Identity::new(role, &server.name)?, &hosts, LIFETIME)?;
+                records.push(format!(
+                    "('{}', '{role}', '{}', '{}', to_timestamp({}))",
+                    issued.serial,
+                    server.name,
+                    authority.sha256(),
+                    issued.not_after.unix_timestamp()
+                ));
             }
         }
         let tls = TlsDir::new(&control.data_dir.join("tls"));
+        tls.write(&tls.ca_key(), &authority.key_pem(), 0o600)?;
         let (certificate, key) = tls.load(Role::Cluster)?;
         let etcd_tls = etcd::Tls { ca: authority.certificate_pem(), certificate, key };
         let address = control.address;
@@ -458,6 +468,7 @@ impl Cluster {
         for server in &servers {
             server.set("GON_NODE_NAME", &server.name);
             server.set("GON_NODE_ADDRESS", server.address.to_string());
+            server.set("GON_NETWORK_OVERLAY_ADDRESS", server.address.to_string());
             server.set("GON_CLUSTER_ENDPOINTS", backing.etcd.endpoints().join(","));
             server.set("GON_CONTROL_SERVERS", address.to_string());
             server.set("GON_IMAGES_DIR", images.to_string_lossy());
@@ -487,7 +498,12 @@ impl Cluster {
             api,
             watcher,
         };
-        let ready = cluster.start_services();
+        // What an admission does, without its setting up of a whole machine.
+        let record = format!(
+            "insert into certificates (serial, role, name, authority_sha256, not_after) values {}",
+            records.join(", ")
+        );
+        let ready = cluster.sql(&record).and_then(|_| cluster.start_services());
         match ready {
             Ok(()) => Ok(cluster),
             Err(error) => {

@@ -1,5 +1,6 @@
 //! The end-to-end proof. Each test is a story told of a cloud of its own; see [`e2e::world`].
 
+mod cluster;
 mod crash;
 mod crash_points;
 mod debian;
