@@ -147,7 +147,8 @@ impl Truth {
             }
         }
         if old.lives() && !row.lives() {
-            for (n, node) in w.nodes.iter().enumerate() {
+            // A port on a node that it left before goes with that node's next document; its address rests meanwhile.
+            for (n, node) in w.nodes.iter().enumerate().filter(|(n, _)| old.node == Some(*n)) {
                 if node.state.borrow().taps.contains_key(&row.nic) {
                     w.fail(format_args!("{id} is terminated and has a port on node{n}"));
                 }

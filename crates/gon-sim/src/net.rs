@@ -131,7 +131,9 @@ impl Ctx {
                 });
                 // What the handler has said, or that its process died before it did.
                 loop {
-                    if let Some(value) = result.borrow_mut().take() {
+                    // Taken before the wait: whoever looks meanwhile must find no borrow.
+                    let said = result.borrow_mut().take();
+                    if let Some(value) = said {
                         // The answer of somebody who is dead by now was on its way.
                         if w.carry(to.host, from, until).await {
                             give(Ok(value));
@@ -151,7 +153,8 @@ impl Ctx {
         w.exec.spawn(w.ether, carrier);
         let arrived = async {
             loop {
-                if let Some(value) = answer.borrow_mut().take() {
+                let given = answer.borrow_mut().take();
+                if let Some(value) = given {
                     return value;
                 }
                 bell.heard().await;

@@ -125,19 +125,22 @@ pub fn kept(t: &Tables, history: &History) -> Result<(), String> {
     for request in history.0.borrow().iter() {
         let made = t.instances.iter().filter(|r| r.made_by.0 == request.key).count();
         match (&request.told, request.ask) {
-            (Some(Told::Done(answer)), Ask::Launch { count, .. }) => {
-                if made != count as usize || answer.instances.iter().any(|id| t.find(*id).is_none()) {
-                    return Err(format!("{request:?} was acknowledged, {made} instances are there"));
-                }
+            (Some(Told::Done(answer)), Ask::Launch { count, .. })
+                if made != count as usize || answer.instances.iter().any(|id| t.find(*id).is_none()) =>
+            {
+                return Err(format!("{request:?} was acknowledged, {made} instances are there"));
             }
             (Some(Told::Refused(_)), Ask::Launch { .. }) if made > 0 => {
                 return Err(format!("{request:?} was refused, {made} instances are there"));
             }
-            (Some(Told::Done(answer)), _) => {
-                let there = answer.instances.first().and_then(|id| t.find(*id));
-                if there.is_none_or(|row| row.generation < answer.generation) {
-                    return Err(format!("{request:?} was acknowledged and is lost"));
-                }
+            (Some(Told::Done(answer)), _)
+                if answer
+                    .instances
+                    .first()
+                    .and_then(|id| t.find(*id))
+                    .is_none_or(|row| row.generation < answer.generation) =>
+            {
+                return Err(format!("{request:?} was acknowledged and is lost"));
             }
             _ => {}
         }
