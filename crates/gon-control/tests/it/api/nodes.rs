@@ -98,7 +98,7 @@ async fn a_drain_moves_what_it_can_and_names_the_rest() {
     let moved = cloud.get(off).await;
     assert_eq!((&moved["worker_node"], &moved["private_ip"]), (&json!("n2"), &address));
     assert_eq!(
-        cloud.api.count("select used_vcpus from nodes where name = 'n1'").await,
+        cloud.api.count("select used_vcpus::bigint from nodes where name = 'n1'").await,
         2,
         "its room is free"
     );
@@ -165,7 +165,8 @@ async fn a_drain_is_worked_on_by_one_at_a_time() {
     cloud
         .api
         .sql(
-            "update operations set lease_owner = 'one', lease_until = now() + interval '1 minute', tries = 3",
+            "update operations set lease_owner = 'one', lease_until = now() + interval '1 minute', tries = 3
+             where finished_at is null",
         )
         .await;
     assert!(cloud.manager.drain(&forged, "one").await.unwrap());
@@ -238,7 +239,7 @@ async fn a_node_that_does_not_answer_can_be_given_up() {
     let operation = cloud.operation(&stopping).await;
     assert_eq!(operation["state"], "failed");
     assert!(operation["error"].as_str().unwrap().starts_with("Server.NodeRemoved"));
-    assert_eq!(cloud.api.count("select used_vcpus from nodes where name = 'n2'").await, 0);
+    assert_eq!(cloud.api.count("select used_vcpus::bigint from nodes where name = 'n2'").await, 0);
     assert_eq!(cloud.api.count("select epoch from nodes where name = 'n2'").await, 2);
     // It comes back and says that the instance runs: too late.
     let report = ComputeReport {
@@ -312,7 +313,7 @@ async fn what_is_on_a_silent_node_is_unknown_everywhere() {
     assert_eq!(cloud.get(instance).await["state"], "running");
     assert_eq!(cloud.api.count(told).await, 0);
     assert_eq!(
-        cloud.api.count("select node_is_silent(now() - interval '15 seconds')::int").await,
+        cloud.api.count("select node_is_silent(now() - interval '15 seconds')::int::bigint").await,
         i64::from(gon_cluster::NODE_TTL.as_secs() == 15)
     );
 
