@@ -3,7 +3,7 @@
 //! Level-triggered: `power` says what should be, `reboot_seq` counts reboots ever asked for. The agent's journal holds
 //! what it has done.
 
-use gon_types::id::{ImageId, InstanceId, NetworkInterfaceId, NodeId};
+use gon_types::id::{ImageId, InstanceId, NetworkInterfaceId, NodeId, OperationId};
 use gon_types::{DocumentVersion, Generation, MacAddr};
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +66,19 @@ pub struct InstanceSpec {
     pub nics: Vec<NicSpec>,
     /// Disks in slot order; slot 0 is the root, made from the image. Empty for images that run from memory.
     pub disks: Vec<DiskSpec>,
+    /// The request that last asked for a change of it, as far as it is known: for logs. Decides nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+}
+
+/// By what name logs speak of a change, from the API to the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// The request's: `req-…`.
+    pub request_id: String,
+    /// The operation's.
+    pub operation: OperationId,
 }
 
 /// The image an instance was launched from.

@@ -12,7 +12,7 @@ pub mod network;
 pub mod paths;
 pub mod report;
 
-pub use compute::{DiskSpec, ImageSpec, InstanceSpec, NicSpec, NodeCompute, PowerSpec};
+pub use compute::{DiskSpec, ImageSpec, InstanceSpec, NicSpec, NodeCompute, Origin, PowerSpec};
 pub use doorbell::Doorbell;
 pub use join::{AuthoritiesAnswer, JoinAnswer, JoinRequest, RenewAnswer, RenewRequest, SiteAnswer};
 pub use network::{

@@ -36,6 +36,8 @@ pub struct InstanceRow {
     pub image_digest: String,
     /// Interfaces and their Ethernet addresses in slot order.
     pub nics: Vec<(Uuid, Mac)>,
+    /// The operation that is open for it, and the request it was asked for in.
+    pub origin: Option<(Uuid, String)>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -55,6 +57,8 @@ struct Raw {
     image_digest: String,
     nic_ids: Vec<Uuid>,
     nic_macs: Vec<mac_address::MacAddress>,
+    operation_id: Option<Uuid>,
+    request_id: Option<String>,
 }
 
 /// Reads the instances of `node`, by id.
@@ -66,8 +70,11 @@ pub async fn read(store: &Store, node: Uuid) -> Result<Vec<InstanceRow>> {
            array(select n.id from network_interfaces n
                  where n.instance_id = i.id and n.deleted_at is null order by n.device_index) as nic_ids,
            array(select n.mac_address from network_interfaces n
-                 where n.instance_id = i.id and n.deleted_at is null order by n.device_index) as nic_macs
+                 where n.instance_id = i.id and n.deleted_at is null order by n.device_index) as nic_macs,
+           o.id as operation_id, o.request_id
          from instances i join images m on m.id = i.image_id
+           left join lateral (select o.id, o.request_id from operations o
+             where o.resource_id = i.id and o.finished_at is null order by o.id desc limit 1) o on true
          where i.node_id = $1 and 'compute' = any (i.finalizers)
          order by i.id",
     )
@@ -91,6 +98,7 @@ pub async fn read(store: &Store, node: Uuid) -> Result<Vec<InstanceRow>> {
             image_name: r.image_name,
             image_digest: r.image_digest,
             nics: r.nic_ids.into_iter().zip(r.nic_macs.into_iter().map(Mac::from)).collect(),
+            origin: r.operation_id.zip(r.request_id),
         })
         .collect())
 }

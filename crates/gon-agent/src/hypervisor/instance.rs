@@ -17,6 +17,7 @@ use gon_types::Generation;
 use gon_types::id::InstanceId;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::console::Console;
 use super::journal::{self, Clock, Journal, JournalError, Phase};
@@ -154,7 +155,8 @@ impl Instance {
         }
         loop {
             self.spec.clone_from(&self.specs.borrow_and_update());
-            let again = self.turn().await;
+            let span = self.span();
+            let again = self.turn().instrument(span).await;
             if self.journal.is_none() && self.spec.is_none() {
                 self.shared.board.withdraw(self.id);
                 return;
@@ -175,6 +177,18 @@ impl Instance {
                 },
                 () = deadline => {}
             }
+        }
+    }
+
+    /// What is logged says which request it goes back to.
+    fn span(&self) -> tracing::Span {
+        match self.spec.as_ref().and_then(|spec| spec.origin.as_ref()) {
+            Some(origin) => tracing::info_span!(
+                "instance",
+                request_id = origin.request_id,
+                operation_id = %origin.operation
+            ),
+            None => tracing::Span::none(),
         }
     }
 

@@ -131,6 +131,7 @@ impl World {
             run_as_uid: NEXT.fetch_add(1, Ordering::Relaxed),
             nics: vec![],
             disks: vec![],
+            origin: None,
         });
         self.instances.len() - 1
     }

@@ -14,6 +14,7 @@ use axum::routing::get;
 use futures_util::FutureExt;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::error::ApiError;
@@ -82,10 +83,12 @@ async fn around(State(app): State<AppState>, mut request: Request, next: Next) -
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map(|p| p.as_str().to_owned());
     let is_api = request.uri().path().starts_with("/api/");
+    // Whatever is logged on its behalf can be found by its name.
+    let span = tracing::info_span!("request", request_id = &*id);
     let mut response = match app.in_flight.try_acquire() {
         Ok(_place) => {
             app.metrics.in_flight.inc();
-            let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+            let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span).await;
             app.metrics.in_flight.dec();
             answer.unwrap_or_else(|_| {
                 app.metrics.panics.inc();

@@ -122,7 +122,10 @@ impl InstanceManager {
                 let Some(report) = said.get(&row.id) else { continue };
                 if let Some(change) = judge(&row, report)? {
                     if change.state != row.state {
+                        let origin = self.origin(node, report.id);
                         tracing::info!(
+                            request_id = origin.as_ref().map(|o| &*o.request_id),
+                            operation_id = origin.as_ref().map(|o| tracing::field::display(o.operation)),
                             instance = %report.id, from = row.state, to = change.state, reason = change.reason,
                             "instance moved"
                         );

@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use gon_bus::Bus;
 use gon_cluster::{Alive, Liveness};
 use gon_proto::doorbell::Subject;
-use gon_proto::{ComputeReport, NodeCompute};
+use gon_proto::{ComputeReport, NodeCompute, Origin};
 use gon_store::nodes::NodeRow;
 use gon_store::{Store, StoreError};
-use gon_types::id::NodeId;
+use gon_types::id::{InstanceId, NodeId};
 use gon_types::{DocumentVersion, crash};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -254,7 +254,8 @@ impl InstanceManager {
         let rows = gon_store::compute_document::read(&self.store, node.uuid()).await?;
         let is_explained = self.is_explained(node, &rows).await?;
         let mass_change_ok = mass_change_ok(&rows, is_explained);
-        let document = resolve::document(node, rows, &self.settings)?;
+        let mut document = resolve::document(node, rows, &self.settings)?;
+        let news = self.remember_origins(node, &mut document);
         let (version, new) = self
             .documents
             .publish(epoch, node, document, mass_change_ok)
@@ -263,7 +264,38 @@ impl InstanceManager {
             self.metrics.compute_documents.inc();
             tracing::debug!(%node, %version, "compute document published");
         }
+        for (instance, origin) in news {
+            let (request_id, operation_id) = (origin.request_id, origin.operation);
+            tracing::info!(request_id, %operation_id, %instance, %node, %version, "its node is told");
+        }
         Ok(version)
+    }
+
+    /// Lets instances without an open operation keep the one they were last told of: that it ended is no news for their
+    /// node. Returns those for which there is one that the node has not been told of.
+    fn remember_origins(&self, node: NodeId, document: &mut NodeCompute) -> Vec<(InstanceId, Origin)> {
+        let told: HashMap<InstanceId, Origin> = self
+            .documents
+            .look(node, |told| {
+                told.instances.iter().filter_map(|i| Some((i.id, i.origin.clone()?))).collect()
+            })
+            .unwrap_or_default();
+        let mut news = Vec::new();
+        for instance in &mut document.instances {
+            match (&instance.origin, told.get(&instance.id)) {
+                (None, before) => instance.origin = before.cloned(),
+                (Some(now), Some(before)) if now == before => {}
+                (Some(now), _) => news.push((instance.id, now.clone())),
+            }
+        }
+        news
+    }
+
+    /// The request that last changed an instance, as far as its node has been told.
+    fn origin(&self, node: NodeId, instance: InstanceId) -> Option<Origin> {
+        self.documents
+            .look(node, |told| told.instances.iter().find(|i| i.id == instance)?.origin.clone())
+            .flatten()
     }
 
     /// Whether of everything the node had, by our last document and by its last report, either is in `rows` or

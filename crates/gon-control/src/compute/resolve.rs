@@ -1,10 +1,10 @@
 //! Rows to a node's compute document. Pure; sorted as the rows are.
 
-use gon_proto::{DiskSpec, ImageSpec, InstanceSpec, NicSpec, NodeCompute, PowerSpec};
+use gon_proto::{DiskSpec, ImageSpec, InstanceSpec, NicSpec, NodeCompute, Origin, PowerSpec};
 use gon_store::compute_document::InstanceRow;
 use gon_store::{Result, StoreError};
 use gon_types::DocumentVersion;
-use gon_types::id::{ImageId, InstanceId, NetworkInterfaceId, NodeId};
+use gon_types::id::{ImageId, InstanceId, NetworkInterfaceId, NodeId, OperationId};
 
 use super::ComputeSettings;
 use crate::network::resolve::device_name;
@@ -56,5 +56,8 @@ fn instance(row: InstanceRow, settings: &ComputeSettings) -> Result<InstanceSpec
             0 => vec![],
             size => vec![DiskSpec { size_gib: size.unsigned_abs() }],
         },
+        origin: row
+            .origin
+            .map(|(id, request_id)| Origin { request_id, operation: OperationId::from_uuid(id) }),
     })
 }

@@ -8,7 +8,7 @@ use gon_core::authz::Actor;
 use gon_store::journal::{Answered, Author, Entry};
 use gon_store::{Conn, StoreError, Tx, Window};
 use gon_types::crash;
-use gon_types::id::{IdRef, Resource as KindOfId};
+use gon_types::id::{IdRef, OperationId, Resource as KindOfId};
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -129,7 +129,18 @@ impl Cx {
         crash::point("C08:before");
         gon_store::journal::write(&mut tx, &self.author, &entry, answered.as_ref()).await?;
         crash::point("C08:after");
-        self.commit_written(tx).await
+        self.commit_written(tx).await?;
+        for operation in &entry.operations {
+            tracing::info!(
+                request_id = self.author.request_id,
+                operation_id = %OperationId::from_uuid(operation.id),
+                action = operation.action,
+                resource = operation.resource,
+                resource_id = %operation.resource_id,
+                "accepted"
+            );
+        }
+        Ok(())
     }
 
     /// Commits what has its books written already.
