@@ -160,7 +160,7 @@ fn two_hosts() -> [Host; 2] {
 /// 16 and 18 on node 1, 17 and 19 on node 2; one subnet, one group.
 fn document(n: u32, generation: u64, rules: &[RuleSpec]) -> NodeNetwork {
     let ports = [16, 17, 18, 19].map(port);
-    let home = |p: &PortSpec| if p.port_no % 2 == 0 { 1 } else { 2 };
+    let home = |p: &PortSpec| if p.port_no.is_multiple_of(2) { 1 } else { 2 };
     let mut document = samples::document(generation, ports.to_vec());
     document.node = id(n);
     for address in &mut document.addresses {
