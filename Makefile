@@ -7,7 +7,7 @@ GON_DATA_DIR ?= $(CURDIR)/.gon
 GON_LISTEN   ?= 127.0.0.1:8080
 export GON_DATA_DIR GON_LISTEN
 
-.PHONY: help up down clean-data test test-long bench check fmt console images
+.PHONY: help up down clean-data test test-long bench check fmt console images deb test-lab
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -29,6 +29,12 @@ test-long: ## the tests that take too long for every change
 
 bench: ## ours beside the peers, as ratios of one run
 	@scripts/bench.sh
+
+test-lab: deb ## three servers as virtual machines, installed from the packages as the README says; as root
+	@scripts/lab.sh
+
+deb: ## Debian packages in target/deb, for Debian 12 and Ubuntu 22.04
+	@scripts/deb.sh
 
 check: ## what a change must pass before it is committed, without root
 	cargo fmt --all --check

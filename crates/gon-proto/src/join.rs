@@ -56,6 +56,9 @@ pub struct SiteAnswer {
     pub control_servers: Vec<String>,
     /// Where etcd answers; the same certificates are shown there. Empty: there is none.
     pub cluster_endpoints: Vec<String>,
+    /// Public addresses of the site, if its operator has said which: a node answers for those of its guests.
+    #[serde(default)]
+    pub public_pool: Option<ipnet::Ipv4Net>,
 }
 
 /// From the holder of a certificate that is to be replaced: role and name are those of the certificate shown.

@@ -36,6 +36,7 @@ pub fn site_answer() -> SiteAnswer {
     SiteAnswer {
         control_servers: vec!["s1.example".to_owned()],
         cluster_endpoints: vec!["https://s1.example:2379".to_owned()],
+        public_pool: Some("198.51.100.0/24".parse().unwrap()),
     }
 }
 

@@ -50,9 +50,12 @@ pub struct InitArgs {
     /// Its availability zone, if it is a node.
     #[arg(long, value_name = "ZONE")]
     zone: Option<String>,
-    /// Public addresses of the site: a block that the network outside routes to the nodes.
+    /// Public addresses of the site: a block on the link between its servers, or one that is routed to them.
     #[arg(long, value_name = "CIDR")]
     public_pool: Option<Ipv4Net>,
+    /// If it is a node: how the world reaches them: onlink[:DEVICE], routed or host [default: onlink, if there are some].
+    #[arg(long, value_name = "HOW", requires = "node")]
+    external: Option<String>,
     /// MTU offered to guests [default: what the network carries less the tunnels' headers].
     #[arg(long)]
     mtu: Option<u16>,
@@ -118,6 +121,10 @@ pub async fn run(args: &InitArgs) -> anyhow::Result<()> {
         node,
         labels: vec![],
         public_pool: args.public_pool,
+        external: match node {
+            Some(own) => worker::external(args.external.as_deref(), args.public_pool, own).await?,
+            None => None,
+        },
         mtu,
     };
     step("configuration", async { config::write(&site) }).await?;

@@ -44,9 +44,12 @@ pub struct JoinArgs {
     /// What placement may ask for; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     label: Vec<(String, String)>,
-    /// Public addresses of the site, as they were given to 'gond admin init'.
+    /// Public addresses of the site [default: what 'gond admin init' was given].
     #[arg(long, value_name = "CIDR")]
     public_pool: Option<Ipv4Net>,
+    /// How the world reaches them: onlink[:DEVICE], routed or host [default: onlink, if the site has some].
+    #[arg(long, value_name = "HOW")]
+    external: Option<String>,
     /// MTU offered to guests [default: what the network carries less the tunnels' headers].
     #[arg(long)]
     mtu: Option<u16>,
@@ -121,6 +124,7 @@ pub async fn run(config: &Config, args: &JoinArgs) -> anyhow::Result<()> {
         labels: args.label.clone(),
         mtu: args.mtu,
         public_pool: args.public_pool,
+        external: args.external.clone(),
     };
     worker::set_up(&joined, &wishes).await
 }

@@ -248,10 +248,10 @@ pub enum External {
     Routed,
 }
 
-impl<'de> Deserialize<'de> for External {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        match text.as_str() {
+impl std::str::FromStr for External {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
             "host" => Ok(Self::Host),
             "routed" => Ok(Self::Routed),
             other => match other.strip_prefix("onlink:") {
@@ -264,9 +264,15 @@ impl<'de> Deserialize<'de> for External {
                 {
                     Ok(Self::OnLink(name.to_owned()))
                 }
-                _ => Err(D::Error::custom(format!("'{text}' must be host, onlink:DEVICE or routed"))),
+                _ => Err(format!("'{text}' must be host, onlink:DEVICE or routed")),
             },
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for External {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 

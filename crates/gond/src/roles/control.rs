@@ -219,7 +219,10 @@ fn site(service: &Service) -> SiteAnswer {
     if servers.is_empty() {
         servers.push(host_part(&announced(config, config.roles.instance_manager)));
     }
-    SiteAnswer { control_servers: servers, cluster_endpoints: config.cluster.endpoints.clone() }
+    // The default is one machine's own, and nobody's on a network.
+    let pool = config.network.public_pool;
+    let public_pool = (pool != Config::default().network.public_pool).then_some(pool);
+    SiteAnswer { control_servers: servers, cluster_endpoints: config.cluster.endpoints.clone(), public_pool }
 }
 
 fn host_part(address: &str) -> String {

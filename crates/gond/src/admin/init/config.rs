@@ -9,6 +9,7 @@ use ipnet::Ipv4Net;
 
 use super::files;
 use crate::admin::steps::Done;
+use crate::config::External;
 
 /// Where the configuration is.
 pub const FILE: &str = "/etc/gon/gon.toml";
@@ -34,8 +35,19 @@ pub struct Site {
     pub labels: Vec<(String, String)>,
     /// Public addresses of the site.
     pub public_pool: Option<Ipv4Net>,
+    /// How the world reaches them, if this is a node.
+    pub external: Option<External>,
     /// MTU offered to guests.
     pub mtu: Option<u16>,
+}
+
+/// How the world reaches public addresses, as it is written.
+fn written(external: &External) -> String {
+    match external {
+        External::Host => "host".to_owned(),
+        External::OnLink(device) => format!("onlink:{device}"),
+        External::Routed => "routed".to_owned(),
+    }
 }
 
 /// Writes the configuration unless there is one.
@@ -114,6 +126,13 @@ pub fn render(site: &Site) -> anyhow::Result<String> {
         if let Some(pool) = site.public_pool {
             let _ = writeln!(text, "public_pool = \"{pool}\"");
         }
+        if let Some(external) = &site.external {
+            let _ = writeln!(
+                text,
+                "# How the world reaches them: host, onlink:DEVICE or routed.\nexternal = {}",
+                quoted(&written(external))?
+            );
+        }
         if let Some(mtu) = site.mtu {
             let _ = writeln!(
                 text,
@@ -173,6 +192,7 @@ mod tests {
             node: Some("10.0.0.1".parse().unwrap()),
             labels: vec![("rack".to_owned(), "7".to_owned())],
             public_pool: Some("198.51.100.0/24".parse().unwrap()),
+            external: Some(External::OnLink("ens3".to_owned())),
             mtu: Some(1442),
         };
         let config = read(&render(&site).unwrap());
@@ -182,6 +202,7 @@ mod tests {
         assert_eq!(config.node.name.as_deref(), Some("control"));
         assert_eq!(config.node.labels["rack"], "7");
         assert_eq!(config.network.mtu, 1442);
+        assert_eq!(config.network.external, External::OnLink("ens3".to_owned()));
         assert_eq!(config.roles.instance_manager.to_string(), "0.0.0.0:8082");
         assert_eq!(config.roles.storage_agent.to_string(), "0.0.0.0:9093");
     }
