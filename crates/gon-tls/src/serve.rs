@@ -41,7 +41,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             handshake: Duration::from_secs(5),
-            header: Duration::from_secs(10),
+            // More than the pause between two reports: an agent's connection is kept.
+            header: Duration::from_secs(30),
             connections_per_address: 100,
             connections: 4096,
             grace: Duration::from_secs(10),

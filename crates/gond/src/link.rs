@@ -133,7 +133,10 @@ impl AsyncRead for WatchedStream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if let Poll::Ready(Err(error)) = &read {
+        // The other end closes what rests too long; whether it is still there, the next connection shows.
+        if let Poll::Ready(Err(error)) = &read
+            && error.kind() != io::ErrorKind::UnexpectedEof
+        {
             self.probe.down(format!("the connection broke: {error}"));
         }
         read
