@@ -44,7 +44,16 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("gon-testkit", &["gon-types", "gon-proto", "gon-api", "gon-store", "gon-bus", "gon-cluster", "gon-tls"]),
     (
         "gon-sim",
-        &["gon-types", "gon-core", "gon-proto", "gon-agent", "gon-control", "gon-cluster", "gon-bus"],
+        &[
+            "gon-types",
+            "gon-core",
+            "gon-proto",
+            "gon-store",
+            "gon-agent",
+            "gon-control",
+            "gon-cluster",
+            "gon-bus",
+        ],
     ),
     ("e2e", &["gon-testkit", "gon-api", "gon-types", "gon-tls"]),
     ("xtask", &["gon-control"]),
