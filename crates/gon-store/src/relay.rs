@@ -39,6 +39,33 @@ pub async fn ring(conn: &mut Conn, subject: &'static str, id: Uuid) -> Result<()
     Ok(())
 }
 
+/// A doorbell that nobody rings, and its number.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct LyingRow {
+    /// Its number in the outbox.
+    pub seq: i64,
+    /// `vpc`, `instance`, `node` or `event`.
+    pub subject: String,
+    /// Whose it is.
+    pub subject_id: Uuid,
+}
+
+/// The newest doorbells of these subjects, `limit` at most, that have lain in the outbox for longer than a relay needs
+/// to ring them, and for less than a few sweeps: what older ones are about has been looked at since.
+pub async fn lying(store: &Store, subjects: &[&'static str], limit: i64) -> Result<Vec<LyingRow>> {
+    let rows = sqlx::query_as(
+        "select seq, subject, subject_id from outbox
+         where subject = any ($1)
+           and created_at between now() - interval '30 seconds' and now() - interval '300 milliseconds'
+         order by seq desc limit $2",
+    )
+    .bind(subjects)
+    .bind(limit)
+    .fetch_all(store.pool())
+    .await?;
+    Ok(rows)
+}
+
 /// How many rows wait: for the metrics.
 pub async fn waiting(store: &Store) -> Result<i64> {
     Ok(sqlx::query_scalar("select count(*) from outbox").fetch_one(store.pool()).await?)

@@ -180,7 +180,7 @@ impl InstanceManager {
     }
 
     async fn lead(&self, alive: &watch::Receiver<Alive>, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut bell = Bell::listen(&*self.bus, &[Subject::Instance, Subject::Node], stop).await?;
+        let mut bell = Bell::listen(&*self.bus, &self.store, &[Subject::Instance, Subject::Node], stop).await?;
         let mut pruned: Option<Instant> = None;
         loop {
             let wake = bell.wait().await;

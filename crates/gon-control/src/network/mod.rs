@@ -159,7 +159,7 @@ impl NetworkController {
     }
 
     async fn lead(&self, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut bell = Bell::listen(&*self.bus.0, &[Subject::Vpc, Subject::Node], stop).await?;
+        let mut bell = Bell::listen(&*self.bus.0, &self.store, &[Subject::Vpc, Subject::Node], stop).await?;
         loop {
             let wake = bell.wait().await;
             self.seat.ready().turn();
