@@ -60,6 +60,8 @@ pub(super) struct Instance {
     specs: watch::Receiver<Option<InstanceSpec>>,
     spec: Option<InstanceSpec>,
     journal: Option<Journal>,
+    /// The last write of the journal failed: what the disk holds is either what was or what was to be.
+    doubtful: bool,
     console: Console,
     link: Option<(Monitor, Events)>,
     /// Ours while nothing runs.
@@ -123,6 +125,7 @@ impl Instance {
             specs,
             spec: None,
             journal: None,
+            doubtful: false,
             console,
             link: None,
             lock: None,
@@ -397,7 +400,9 @@ impl Instance {
 
     async fn act(&mut self, action: Action, seen: Seen) -> Result<(), Trouble> {
         let phase = self.journal.as_ref().map(|journal| journal.phase);
-        let begun = plan::is_begun(self.journal.as_ref(), self.spec.as_ref(), Clock::read().boot);
+        // In doubt it is announced again: a guest that the disk does not know of must never run.
+        let begun =
+            !self.doubtful && plan::is_begun(self.journal.as_ref(), self.spec.as_ref(), Clock::read().boot);
         let mut result = Ok(());
         for effect in plan::plan(action, seen, phase, begun) {
             result = self.perform(effect, seen).await;
@@ -674,7 +679,9 @@ impl Instance {
 
     async fn replace(&mut self, next: Journal) -> Result<(), Trouble> {
         let (dir, entry) = (self.dir.clone(), next.clone());
+        self.doubtful = true;
         blocking(move || Ok::<(), Trouble>(entry.write(dir.path())?)).await?;
+        self.doubtful = false;
         self.journal = Some(next);
         Ok(())
     }
