@@ -355,10 +355,13 @@ impl Broker {
         Ok(())
     }
 
-    /// Closes every client's connection, as an operator does.
-    pub async fn close_connections(&self) -> anyhow::Result<()> {
-        self.eval("[rabbit_networking:close_connection(P, \"closed by a test\") || P <- rabbit_networking:connections()]")
-            .await?;
+    /// Closes every client's connection to a virtual host, as an operator does.
+    pub async fn close_connections(&self, vhost: &str) -> anyhow::Result<()> {
+        self.eval(&format!(
+            "[rabbit_networking:close_connection(P, \"closed by a test\") || P <- rabbit_networking:connections(), \
+             [{{vhost, V}}] <- [catch rabbit_reader:info(P, [vhost])], V =:= <<\"{vhost}\">>]"
+        ))
+        .await?;
         Ok(())
     }
 

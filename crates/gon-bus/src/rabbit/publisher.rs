@@ -13,7 +13,7 @@ use lapin::{BasicProperties, Channel, PublisherConfirm};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::{Instant, timeout};
 
-use super::backoff::Backoff;
+use super::backoff::{Backoff, endure};
 use super::link::{Link, LinkState, ended, unavailable};
 use super::{BusState, DOORBELLS, Settings, topology, wire};
 use crate::BusError;
@@ -62,7 +62,13 @@ impl Publisher {
     /// Connects in the background, from now on until it is dropped.
     pub(super) fn start(settings: Arc<Settings>) -> Self {
         let (sender, live) = watch::channel(Live::Starting);
-        tokio::spawn(keep(Arc::clone(&settings), sender));
+        let (kept, sender) = (Arc::clone(&settings), Arc::new(sender));
+        tokio::spawn(endure("publisher", move |fault| {
+            if let Some(fault) = fault {
+                sender.send_replace(Live::Down(fault.to_owned()));
+            }
+            keep(Arc::clone(&kept), Arc::clone(&sender))
+        }));
         Self { settings, live, sender: Mutex::new(wire::Sender::new()) }
     }
 
@@ -173,7 +179,7 @@ impl Line {
 }
 
 /// Has a connection whenever there can be one.
-async fn keep(settings: Arc<Settings>, live: watch::Sender<Live>) {
+async fn keep(settings: Arc<Settings>, live: Arc<watch::Sender<Live>>) {
     let mut backoff = Backoff::default();
     let mut away = false;
     loop {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::{FutureExt, StreamExt};
@@ -17,12 +18,12 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use super::backoff::Backoff;
-use super::link::{Link, ended, unavailable, why};
+use super::backoff::{Backoff, endure};
+use super::link::{self, Link, unavailable, why};
 use super::wire::Heard;
 use super::{Settings, topology, wire};
 use crate::{BusError, Rings, Subscription};
@@ -32,14 +33,23 @@ const PREFETCH: u16 = 512;
 /// So many doorbells are kept for a subscriber that is busy; with more it had better look at everything.
 const DEPTH: usize = 4096;
 
-/// Connects, and returns when that has succeeded or failed once.
+/// Whoever begins to listen waits no longer for a broker that is silent: a controller that takes over has better to do.
+const FIRST_TRY: Duration = Duration::from_secs(2);
+
+/// Connects, and returns when that has succeeded, failed once, or takes too long.
 pub(super) async fn start(settings: Arc<Settings>, subjects: &[Subject]) -> RabbitSubscription {
     let (tried, first) = oneshot::channel();
-    let (alive, stop) = oneshot::channel();
+    let (alive, stop) = watch::channel(());
     let tray = Arc::new(Tray::default());
-    tokio::spawn(listen(settings, subjects.to_vec(), Arc::clone(&tray), tried, stop));
-    // The task always tries once.
-    let _ = first.await;
+    let (subjects, laid) = (subjects.to_vec(), Arc::clone(&tray));
+    let mut tried = Some(tried);
+    tokio::spawn(endure("subscriber", move |fault| {
+        if fault.is_some() {
+            laid.lay([], true);
+        }
+        listen(Arc::clone(&settings), subjects.clone(), Arc::clone(&laid), tried.take(), stop.clone())
+    }));
+    let _ = timeout(FIRST_TRY, first).await;
     RabbitSubscription { tray, _alive: alive }
 }
 
@@ -47,7 +57,7 @@ pub(super) async fn start(settings: Arc<Settings>, subjects: &[Subject]) -> Rabb
 pub(super) struct RabbitSubscription {
     tray: Arc<Tray>,
     // The task ends when this does.
-    _alive: oneshot::Sender<()>,
+    _alive: watch::Sender<()>,
 }
 
 #[async_trait]
@@ -101,11 +111,10 @@ async fn listen(
     settings: Arc<Settings>,
     subjects: Vec<Subject>,
     tray: Arc<Tray>,
-    tried: oneshot::Sender<()>,
-    mut stop: oneshot::Receiver<()>,
+    mut tried: Option<oneshot::Sender<()>>,
+    mut stop: watch::Receiver<()>,
 ) {
     let queue = topology::queue_name(&settings);
-    let mut tried = Some(tried);
     let mut heard = Heard::default();
     let mut backoff = Backoff::default();
     let mut away = false;
@@ -116,15 +125,13 @@ async fn listen(
                 if std::mem::take(&mut away) {
                     tracing::info!(bus = ?settings.uri, ?subjects, "doorbells are heard again");
                 }
-                match tried.take() {
-                    Some(tried) => {
-                        let _ = tried.send(());
-                    }
-                    None => tray.lay([], true),
+                // Whoever has not waited until now was not listening before now.
+                if tried.take().is_none_or(|tried| tried.send(()).is_err()) {
+                    tray.lay([], true);
                 }
                 tokio::select! {
                     why = ear.hear(&tray, &mut heard) => why,
-                    _ = &mut stop => return ear.close(&queue).await,
+                    _ = stop.changed() => return ear.close(&queue).await,
                 }
             }
             Err(BusError::Unavailable(why)) => why,
@@ -136,7 +143,7 @@ async fn listen(
             let _ = tried.send(());
         }
         tokio::select! {
-            _ = &mut stop => return,
+            _ = stop.changed() => return,
             () = tokio::time::sleep(backoff.pause(begun.elapsed())) => {}
         }
     }
@@ -175,7 +182,7 @@ impl Ear {
         loop {
             let mut next = tokio::select! {
                 next = self.consumer.next() => next,
-                why = ended(self.link.state()) => return why,
+                why = link::ended(self.link.state()) => return why,
             };
             let mut batch = Vec::new();
             let ended = loop {
@@ -193,8 +200,12 @@ impl Ear {
                     None => break None,
                 }
             };
-            let settled = settle(&batch, tray, heard).await;
-            if let Some(why) = ended.or(settled.err().map(|error| why(&error))) {
+            // What is said to a connection that ends at this moment may never be answered, not even by an error.
+            let settled = tokio::select! {
+                settled = settle(&batch, tray, heard) => settled.err().map(|error| why(&error)),
+                why = link::ended(self.link.state()) => Some(why),
+            };
+            if let Some(why) = ended.or(settled) {
                 return why;
             }
         }
@@ -203,7 +214,7 @@ impl Ear {
     /// The subscriber is gone: so is its queue.
     async fn close(self, queue: &str) {
         let delete = self.channel.queue_delete(queue.into(), QueueDeleteOptions::default());
-        let _ = timeout(super::link::GOODBYE, delete).await;
+        let _ = timeout(link::GOODBYE, delete).await;
         self.link.close().await;
     }
 }

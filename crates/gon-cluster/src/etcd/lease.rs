@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use etcd_client::{Compare, CompareOp, Error, LeaseGrantOptions, PutOptions, Txn, TxnOp};
 
 use super::pool::{CALL, Pool};
-use crate::keep::{Pauses, random, renewing};
+use crate::keep::{Task, endure, keep, random};
 use crate::{Announcement, ClusterError, Lease, NODE_TTL};
 
 /// How long a lease is tried to be given back; after that it runs out by itself.
@@ -114,27 +114,16 @@ impl Lease for EtcdLease {
 pub(super) fn announce(pool: &Arc<Pool>, key: String) -> Announcement {
     let pool = Arc::clone(pool);
     Announcement::new(Task(tokio::spawn(async move {
-        let mut pauses = Pauses::new();
-        loop {
-            match EtcdLease::register(&pool, key.clone(), NODE_TTL).await {
-                Ok(mut lease) => {
-                    pauses = Pauses::new();
-                    renewing(&mut lease).await;
-                }
-                Err(error) => {
-                    tracing::debug!(%error, key, "not announced yet");
-                    pauses.pause().await;
-                }
+        let announced = || {
+            let (pool, key) = (Arc::clone(&pool), key.clone());
+            async move {
+                let take = || async {
+                    let lease = EtcdLease::register(&pool, key.clone(), NODE_TTL).await?;
+                    Ok(Box::new(lease) as Box<dyn Lease>)
+                };
+                match keep(&key, take).await {}
             }
-        }
+        };
+        endure("announcement", announced).await;
     })))
-}
-
-/// A task that ends when this is dropped.
-pub(super) struct Task(pub(super) tokio::task::JoinHandle<()>);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
