@@ -198,8 +198,10 @@ fn hosts(address: &str) -> Vec<String> {
 pub async fn examination(duties: Duties, servers: &[String], force: bool) -> anyhow::Result<Done> {
     let findings = gon_driver::doctor::examine(&doctor::question(duties, servers)).await;
     let bad: Vec<_> = findings.iter().filter(|f| f.severity >= Severity::Warning).collect();
+    // Over the step's own line, which comes again with what became of it.
+    let clear = if std::io::IsTerminal::is_terminal(&std::io::stdout()) { "\r\x1b[K" } else { "" };
     for finding in &bad {
-        terminal::line(&format!("\r    {}: {}", finding.severity.as_str(), finding.what));
+        terminal::line(&format!("{clear}    {}: {}", finding.severity.as_str(), finding.what));
         for command in &finding.mend {
             terminal::line(&format!("        {command}"));
         }

@@ -185,7 +185,7 @@ mod tests {
         let site = Site {
             name: "control".to_owned(),
             zone: Some("seoul-1a".to_owned()),
-            database: Some("postgres://gon@/gon?host=/run/postgresql&port=5432".to_owned()),
+            database: Some("postgres:///gon?host=/run/postgresql&port=5432&user=gon".to_owned()),
             cluster: vec!["https://10.0.0.1:2379".to_owned()],
             control: vec!["10.0.0.1".to_owned()],
             authority: Some("/var/lib/gon/instance-manager/tls".to_owned()),

@@ -31,7 +31,8 @@ impl Cluster {
     /// The URL of our database.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("postgres://{NAME}@/{NAME}?host=/run/postgresql&port={}", self.port)
+        // Without an authority: a URL with a user has to have a host there, too.
+        format!("postgres:///{NAME}?host=/run/postgresql&port={}&user={NAME}", self.port)
     }
 }
 
@@ -119,6 +120,19 @@ pub async fn remove(cluster: &Cluster, data: bool) -> anyhow::Result<()> {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn the_url_is_one_for_those_who_read_it() {
+        let nobody = Cluster { version: 15, name: "main".to_owned(), port: 1 };
+        let refused = |url: String| async move {
+            let error = gon_store::Store::connect(&url, 1).await.err().unwrap();
+            format!("{:#}", anyhow::Error::from(error))
+        };
+        assert!(!refused(nobody.url()).await.contains("configuration"), "nobody listens, that is all");
+        // As it was: read by psql, and by nobody else.
+        let error = refused("postgres://gon@/gon?host=/run/postgresql&port=1".to_owned()).await;
+        assert!(error.contains("configuration"), "{error}");
+    }
+
     #[test]
     fn the_newest_running_cluster_is_used() {
         let listed = "14  main    5432 online postgres /var/lib/postgresql/14/main /x.log\n\
@@ -126,7 +140,7 @@ mod tests {
                       16  main    5434 down   postgres /var/lib/postgresql/16/main /x.log\n\
                       13  old     5435 online postgres /var/lib/postgresql/13/old /x.log\n";
         let cluster = newest(listed).unwrap();
-        assert_eq!(cluster.url(), "postgres://gon@/gon?host=/run/postgresql&port=5433");
+        assert_eq!(cluster.url(), "postgres:///gon?host=/run/postgresql&port=5433&user=gon");
         assert_eq!(cluster.config(), Path::new("/etc/postgresql/15/main"));
         assert_eq!(newest("13 main 5432 online postgres /x /y\n"), None);
         assert_eq!(newest("Error: no clusters\n"), None);
