@@ -39,6 +39,9 @@ async fn a_member_that_dies_costs_no_lease_and_no_leadership() {
     let everybody = nodes.borrow_and_update().names.clone();
 
     let victim = cluster.leader().await;
+    // The planted bug: a process that knows only the member that dies.
+    let only = EtcdLiveness::new(EtcdConfig::new(vec![cluster.endpoints().swap_remove(victim)]));
+    let planted = only.campaign("another-role", "one").await.unwrap();
     cluster.kill(victim);
     let killed = Instant::now();
     // The first call that is answered again.
@@ -52,6 +55,7 @@ async fn a_member_that_dies_costs_no_lease_and_no_leadership() {
         assert_eq!(nodes.borrow().names, everybody, "{:?} after", killed.elapsed());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    assert!(!planted.holds(), "a member that dies is no test for anybody");
     cluster.restart(victim);
     cluster.ready().await;
     assert!(leads.holds());
@@ -84,6 +88,11 @@ async fn without_a_quorum_nothing_is_forgotten_and_nobody_leads() {
     let asked = Instant::now();
     assert!(matches!(other.register("c", NODE_TTL).await, Err(ClusterError::Unavailable(_))));
     assert!(asked.elapsed() < Duration::from_secs(8), "a call ends: {:?}", asked.elapsed());
+    // Who begins to watch now sees nobody, and that this says nothing. The planted bug, a controller that takes absence
+    // from a stale set for death, would bury everybody.
+    let fresh = other.nodes().await.borrow().clone();
+    assert!(fresh.stale);
+    assert_eq!(everybody.difference(&fresh.names).count(), 2);
     while lost.elapsed() < NODE_TTL + Duration::from_secs(1) {
         assert!(nodes.borrow().stale);
         assert_eq!(nodes.borrow().names, everybody);

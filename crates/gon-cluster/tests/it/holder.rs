@@ -3,9 +3,9 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use gon_cluster::{EtcdConfig, EtcdLiveness, Liveness};
+use gon_cluster::{EtcdConfig, EtcdLiveness, LEADER_TTL, Liveness};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -13,6 +13,10 @@ use crate::etcd::SOON;
 
 /// Where the process finds its endpoint; without it the test below does nothing.
 const ENDPOINTS: &str = "GON_TEST_HOLDER";
+/// With it, the process trusts the wall clock.
+pub const PLANTED: &str = "GON_TEST_HOLDER_TRUSTS_THE_WALL";
+/// A wall clock that goes further than this between two looks has jumped.
+const JUMP: Duration = Duration::from_secs(60);
 /// How often it works.
 const WORK: Duration = Duration::from_millis(5);
 
@@ -24,6 +28,8 @@ async fn holder_process() {
     let leads = liveness.campaign("role", "holder").await.unwrap();
     println!("@leads");
     let mut next = tokio::time::interval(WORK);
+    let mut wall = SystemTime::now();
+    let mut planted = std::env::var_os(PLANTED).map(|_| SystemTime::now());
     loop {
         // As the controllers do: first whether it still leads, then work.
         tokio::select! {
@@ -31,9 +37,21 @@ async fn holder_process() {
             () = leads.lost() => break,
             _ = next.tick() => println!("@work"),
         }
+        let now = SystemTime::now();
+        if now.duration_since(wall).unwrap_or_else(|error| error.duration()) > JUMP {
+            println!("@jumped");
+        }
+        wall = now;
+        // The planted bug: a lease that counts on the wall clock, renewed as often as the real one.
+        if let Some(renewed) = &mut planted {
+            match now.duration_since(*renewed) {
+                Ok(age) if age > LEADER_TTL => break,
+                Ok(age) if age < LEADER_TTL / 4 => {}
+                _ => *renewed = now,
+            }
+        }
     }
     println!("@lost");
-    assert!(!leads.holds());
 }
 
 /// The process, and what it says.
@@ -45,9 +63,21 @@ pub struct Holder {
 impl Holder {
     /// Starts it and waits until it leads.
     pub fn start(endpoints: &[String]) -> Self {
+        Self::start_with(endpoints, &[])
+    }
+
+    /// The same with these in its environment.
+    pub fn start_with(endpoints: &[String], environment: &[(&str, &str)]) -> Self {
+        let endpoints = endpoints.join(",");
+        let environment = [environment, &[(ENDPOINTS, endpoints.as_str())]].concat();
+        Self::run("holder::holder_process", &environment)
+    }
+
+    /// Starts another test of this binary as a process, and waits until it leads.
+    pub fn run(test: &str, environment: &[(&str, &str)]) -> Self {
         let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "holder::holder_process", "--nocapture", "--test-threads=1"])
-            .env(ENDPOINTS, endpoints.join(","))
+            .args(["--exact", test, "--nocapture", "--test-threads=1"])
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -73,6 +103,12 @@ impl Holder {
     /// The next thing it says.
     pub fn next(&self, patience: Duration) -> Option<String> {
         self.said.recv_timeout(patience).ok()
+    }
+
+    /// Whether it is stopped.
+    pub fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
+        stat.rsplit_once(')').unwrap().1.trim_start().starts_with('T')
     }
 
     /// Everything it has said so far.

@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod clock;
 mod conformance;
 mod etcd;
 mod faults;
 mod fence;
 mod holder;
 mod memory;
+mod pause;
 mod tls;

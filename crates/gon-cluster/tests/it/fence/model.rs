@@ -29,7 +29,8 @@ pub struct Limits {
     pub generations: u8,
 }
 
-/// [`DocumentVersion`] in little room: there are millions of states. Compared as the real one is.
+/// [`DocumentVersion`] in little room: there are millions of states. Compared as the real one is
+/// ([`Version::agrees_with_the_real_one`]).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Version {
     epoch: u8,
@@ -39,6 +40,11 @@ pub struct Version {
 impl Version {
     fn real(self) -> DocumentVersion {
         DocumentVersion { epoch: self.epoch.into(), generation: self.generation.into() }
+    }
+    /// Whether every two of them compare as those they stand for.
+    pub fn agrees_with_the_real_one() -> bool {
+        let all: Vec<Self> = (0..VERSIONS).map(Self::of).collect();
+        all.iter().all(|one| all.iter().all(|other| one.cmp(other) == one.real().cmp(&other.real())))
     }
     /// From 0 on, for a version of a document.
     fn index(self) -> usize {
@@ -58,7 +64,7 @@ impl PartialOrd for Version {
 }
 impl Ord for Version {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.real().cmp(&other.real())
+        (self.epoch, self.generation).cmp(&(other.epoch, other.generation))
     }
 }
 impl fmt::Debug for Version {
@@ -100,6 +106,35 @@ pub enum Wrong {
     RunsTwice,
     /// A controller wrote to PostgreSQL after another had taken over.
     StaleWrite,
+}
+
+/// What somebody did. Controllers and nodes have numbers.
+#[derive(Debug, Clone, Copy)]
+pub enum Step {
+    /// Raises the epoch, by whatever right: the election is not trusted.
+    TakesOver { controller: usize, epoch: u8 },
+    /// Reads the rows.
+    Reads { controller: usize },
+    /// Lays what it has read aside and reads again.
+    IsSlow { controller: usize },
+    /// Places the instance.
+    Places { controller: usize, node: u8 },
+    /// Asks the instance to leave.
+    AsksToLeave { controller: usize, node: u8 },
+    /// Publishes what it has read.
+    Publishes { controller: usize, node: u8, placed: Placed },
+    /// Takes a report: the instance has left.
+    Frees { controller: usize, node: u8, observed: Version },
+    /// Takes a document.
+    Accepts { node: usize, version: Version, wanted: Wanted },
+    /// Begins to bring about what the document says.
+    Plans { node: usize, version: Version },
+    /// Brings it about.
+    CarriesOut { node: usize, version: Version, wanted: Wanted },
+    /// Refuses to: the document is not the last any more.
+    DropsPlan { node: usize, version: Version },
+    /// Loses everything that runs, and keeps its document.
+    Reboots { node: usize },
 }
 
 /// Where the instance is, as PostgreSQL has it. The number counts placements.
@@ -213,7 +248,7 @@ impl State {
     }
 
     /// Every step that anybody may take.
-    pub fn next(&self, fences: &Fences, limits: &Limits) -> Vec<(String, Self)> {
+    pub fn next(&self, fences: &Fences, limits: &Limits) -> Vec<(Step, Self)> {
         let mut after = Vec::new();
         for c in 0..2 {
             self.controller_steps(c, fences, limits, &mut after);
@@ -248,16 +283,15 @@ impl State {
         }
     }
 
-    fn controller_steps(&self, c: usize, fences: &Fences, limits: &Limits, after: &mut Vec<(String, Self)>) {
-        let mut step = |name: String, change: &dyn Fn(&mut Self)| {
+    fn controller_steps(&self, c: usize, fences: &Fences, limits: &Limits, after: &mut Vec<(Step, Self)>) {
+        let mut step = |step: Step, change: &dyn Fn(&mut Self)| {
             let mut state = *self;
             change(&mut state);
-            after.push((name, state));
+            after.push((step, state));
         };
         let me = &self.controllers[c];
         if self.epoch < limits.epochs {
-            // Whoever holds the lease by whatever right: the election is not trusted.
-            step(format!("C{c} takes over under epoch {}", self.epoch + 1), &|s| {
+            step(Step::TakesOver { controller: c, epoch: self.epoch + 1 }, &|s| {
                 s.epoch += 1;
                 s.controllers[c] = Controller { epoch: s.epoch, ..Controller::default() };
             });
@@ -265,9 +299,9 @@ impl State {
         if me.epoch == 0 {
             return;
         }
-        step(format!("C{c} reads"), &|s| s.controllers[c].rows = Some(s.rows));
+        step(Step::Reads { controller: c }, &|s| s.controllers[c].rows = Some(s.rows));
         if !fences.one_reader_at_a_time && me.older.is_none() && me.rows.is_some() {
-            step(format!("C{c} is slow with what it has read"), &|s| {
+            step(Step::IsSlow { controller: c }, &|s| {
                 s.controllers[c].older = s.controllers[c].rows.take();
             });
         }
@@ -276,14 +310,14 @@ impl State {
                 Placed::Nowhere if rows.placements < limits.placements => {
                     for node in 0..2 {
                         let placement = rows.placements + 1;
-                        step(format!("C{c} places on N{node}"), &|s| {
+                        step(Step::Places { controller: c, node }, &|s| {
                             let placed = Placed::On { node, placement };
                             s.write(c, fences, Rows { placed, placements: placement });
                         });
                     }
                 }
                 Placed::On { node, placement } if placement < limits.placements => {
-                    step(format!("C{c} asks it to leave N{node}"), &|s| {
+                    step(Step::AsksToLeave { controller: c, node }, &|s| {
                         s.write(c, fences, Rows { placed: Placed::Leaves { node, placement }, ..rows });
                     });
                 }
@@ -295,7 +329,7 @@ impl State {
                 && me.generation < limits.generations
             {
                 for node in 0..2 {
-                    step(format!("C{c} publishes {:?} to N{node}", rows.placed), &|s| {
+                    step(Step::Publishes { controller: c, node, placed: rows.placed }, &|s| {
                         s.publish(c, node, rows);
                         if is_older {
                             s.controllers[c].older = None;
@@ -308,7 +342,7 @@ impl State {
             for index in (0..VERSIONS).filter(|index| self.nodes[usize::from(node)].idle & 1 << index != 0) {
                 let observed = Version::of(index);
                 if self.frees(c, fences, node, observed) {
-                    step(format!("C{c} takes the report of N{node} at {observed:?}: it has left"), &|s| {
+                    step(Step::Frees { controller: c, node, observed }, &|s| {
                         s.write(c, fences, Rows { placed: Placed::Nowhere, ..s.rows });
                     });
                 }
@@ -357,12 +391,12 @@ impl State {
         self.documents[version.index()] = Some((node, wanted));
     }
 
-    fn node_steps(&self, n: usize, fences: &Fences, after: &mut Vec<(String, Self)>) {
-        let mut step = |name: String, change: &dyn Fn(&mut Node)| {
+    fn node_steps(&self, n: usize, fences: &Fences, after: &mut Vec<(Step, Self)>) {
+        let mut step = |step: Step, change: &dyn Fn(&mut Node)| {
             let mut state = *self;
             change(&mut state.nodes[n]);
             state.report(n);
-            after.push((name, state));
+            after.push((step, state));
         };
         let me = &self.nodes[n];
         for (index, document) in self.documents.iter().enumerate() {
@@ -371,18 +405,23 @@ impl State {
                 && usize::from(node) == n
                 && (version > me.seen || !fences.version_at_the_fetch)
             {
-                step(format!("N{n} accepts {version:?}: {wanted:?}"), &|node| {
+                step(Step::Accepts { node: n, version, wanted }, &|node| {
                     (node.seen, node.wanted) = (version, wanted);
                 });
             }
         }
         if me.plan.is_none() && me.running != me.wanted {
-            step(format!("N{n} plans by {:?}", me.seen), &|node| node.plan = Some((node.seen, node.wanted)));
+            step(Step::Plans { node: n, version: me.seen }, &|node| {
+                node.plan = Some((node.seen, node.wanted))
+            });
         }
         if let Some((version, wanted)) = me.plan {
             let is_refused = fences.version_at_the_effect && version != me.seen;
-            let verb = if is_refused { "drops" } else { "carries out" };
-            step(format!("N{n} {verb} its plan of {version:?}: {wanted:?}"), &|node| {
+            let done = match is_refused {
+                true => Step::DropsPlan { node: n, version },
+                false => Step::CarriesOut { node: n, version, wanted },
+            };
+            step(done, &|node| {
                 node.plan = None;
                 if !is_refused {
                     node.running = wanted;
@@ -390,8 +429,8 @@ impl State {
             });
         }
         if me.running.is_some() || me.plan.is_some() {
-            // It keeps its document, and will start by it what is wanted.
-            step(format!("N{n} reboots"), &|node| (node.running, node.plan) = (None, None));
+            // It will start again what its document wants.
+            step(Step::Reboots { node: n }, &|node| (node.running, node.plan) = (None, None));
         }
     }
 
