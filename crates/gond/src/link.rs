@@ -18,8 +18,9 @@ use tokio::sync::watch;
 use crate::health::Probe;
 use crate::service::Service;
 
-/// The controllers of a role across servers: at the configured hosts, and where discovery says that they are.
-pub async fn tls(
+/// The controllers of a role across servers: at the configured hosts, and where discovery says that they are. Does not
+/// wait for discovery: a node that starts while etcd is away has work to do.
+pub fn tls(
     service: &mut Service,
     tls: &Tls,
     controller: Role,
@@ -32,12 +33,16 @@ pub async fn tls(
         servers.push(Ipv4Addr::LOCALHOST.to_string());
     }
     let configured: Vec<String> = servers.iter().map(|host| with_port(host, port)).collect();
-    let discovered = liveness.services(controller.as_str()).await;
-    let send = watch::Sender::new(all(&configured, &discovered.borrow()));
+    let send = watch::Sender::new(configured.clone());
     let addresses = send.subscribe();
+    let liveness = Arc::clone(liveness);
     service.task("discovery", move |stop| {
-        let (mut discovered, send, configured) = (discovered.clone(), send.clone(), configured.clone());
+        let (send, configured, liveness) = (send.clone(), configured.clone(), Arc::clone(&liveness));
         async move {
+            let mut discovered = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                discovered = liveness.services(controller.as_str()) => discovered,
+            };
             loop {
                 let now = all(&configured, &discovered.borrow_and_update());
                 send.send_if_modified(|known| {

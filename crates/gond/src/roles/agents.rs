@@ -27,11 +27,7 @@ use crate::{probes, wiring};
 const CALLERS: &[Role] = &[Role::ApiServer, Role::Operator];
 
 /// The way to the controllers of a role, with a probe for it: an agent without them goes on with what it knows.
-async fn controllers(
-    service: &mut Service,
-    liveness: &Arc<dyn Liveness>,
-    controller: Role,
-) -> Arc<dyn Transport> {
+fn controllers(service: &mut Service, liveness: &Arc<dyn Liveness>, controller: Role) -> Arc<dyn Transport> {
     let probe = service.health.depends("controller", Need::Helps);
     let inner: Arc<dyn Transport> = match service.tls.clone() {
         Some(tls) => {
@@ -39,7 +35,7 @@ async fn controllers(
                 Role::NetworkController => service.config.roles.network_controller.port(),
                 _ => service.config.roles.instance_manager.port(),
             };
-            crate::link::tls(service, &tls, controller, port, liveness).await
+            crate::link::tls(service, &tls, controller, port, liveness)
         }
         None => Arc::new(UnixTransport::new(&service.layout.controller_socket(controller.as_str()))),
     };
@@ -47,10 +43,10 @@ async fn controllers(
 }
 
 /// Keeps the certificate of a role fresh that has no other business with the instance manager.
-async fn renew(service: &mut Service, liveness: &Arc<dyn Liveness>) {
+fn renew(service: &mut Service, liveness: &Arc<dyn Liveness>) {
     let Some(tls) = service.tls.clone() else { return };
     let port = service.config.roles.instance_manager.port();
-    let transport = crate::link::tls(service, &tls, Role::InstanceManager, port, liveness).await;
+    let transport = crate::link::tls(service, &tls, Role::InstanceManager, port, liveness);
     service.renew(transport);
 }
 
@@ -112,7 +108,7 @@ pub async fn hypervisor_agent(mut config: Config, stop: CancellationToken) -> an
     let mut service = Service::begin(Role::HypervisorAgent, config, stop)?;
     service.listen(service.config.roles.hypervisor_agent).await?;
     let liveness = wiring::liveness(&mut service)?;
-    let transport = controllers(&mut service, &liveness, Role::InstanceManager).await;
+    let transport = controllers(&mut service, &liveness, Role::InstanceManager);
     service.renew(Arc::clone(&transport));
     let worker =
         Worker::new(&service.config, &service.layout, &service.name, Arc::clone(&transport), transport);
@@ -149,8 +145,8 @@ pub async fn network_agent(config: Config, stop: CancellationToken) -> anyhow::R
     let mut service = Service::begin(Role::NetworkAgent, config, stop)?;
     service.listen(service.config.roles.network_agent).await?;
     let liveness = wiring::liveness(&mut service)?;
-    let transport = controllers(&mut service, &liveness, Role::NetworkController).await;
-    renew(&mut service, &liveness).await;
+    let transport = controllers(&mut service, &liveness, Role::NetworkController);
+    renew(&mut service, &liveness);
     let worker =
         Worker::new(&service.config, &service.layout, &service.name, Arc::clone(&transport), transport);
     let status = worker.network_status.subscribe();
@@ -187,7 +183,7 @@ pub async fn container_agent(config: Config, stop: CancellationToken) -> anyhow:
     let mut service = Service::begin(Role::ContainerAgent, config, stop)?;
     service.listen(service.config.roles.container_agent).await?;
     let liveness = wiring::liveness(&mut service)?;
-    renew(&mut service, &liveness).await;
+    renew(&mut service, &liveness);
     let status = watch::Sender::new(ContainerStatus::default());
     service.health.fact("serves", "what Docker this node has; no containers yet".into());
     let health = service.health.clone();
@@ -225,7 +221,7 @@ pub async fn storage_agent(config: Config, stop: CancellationToken) -> anyhow::R
     let mut service = Service::begin(Role::StorageAgent, config, stop)?;
     service.listen(service.config.roles.storage_agent).await?;
     let liveness = wiring::liveness(&mut service)?;
-    renew(&mut service, &liveness).await;
+    renew(&mut service, &liveness);
     let status = watch::Sender::new(StorageStatus::default());
     service.health.fact("serves", "the image store and disk figures; no volumes yet".into());
     let health = service.health.clone();

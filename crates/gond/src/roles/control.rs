@@ -62,10 +62,10 @@ async fn shared(service: &mut Service) -> anyhow::Result<Option<Shared>> {
 }
 
 /// Keeps the certificate of a role of the control plane fresh.
-async fn renew(service: &mut Service, liveness: &Arc<dyn Liveness>) {
+fn renew(service: &mut Service, liveness: &Arc<dyn Liveness>) {
     let Some(tls) = service.tls.clone() else { return };
     let port = service.config.roles.instance_manager.port();
-    let transport = crate::link::tls(service, &tls, Role::InstanceManager, port, liveness).await;
+    let transport = crate::link::tls(service, &tls, Role::InstanceManager, port, liveness);
     service.renew(transport);
 }
 
@@ -166,7 +166,7 @@ pub async fn network_controller(config: Config, stop: CancellationToken) -> anyh
             async move { controller.run(&*shared.liveness, &shared.holder, stop).await }
         }
     });
-    renew(&mut service, &shared.liveness).await;
+    renew(&mut service, &shared.liveness);
     service.run().await;
     Ok(())
 }
@@ -207,7 +207,7 @@ pub async fn instance_manager(config: Config, stop: CancellationToken) -> anyhow
             async move { manager.run(&*shared.liveness, &shared.holder, stop).await }
         }
     });
-    renew(&mut service, &shared.liveness).await;
+    renew(&mut service, &shared.liveness);
     service.run().await;
     Ok(())
 }
@@ -254,7 +254,7 @@ pub async fn api_server(config: Config, stop: CancellationToken) -> anyhow::Resu
     });
     service.routes(api::router(app));
     let _announced = announce(&service, &*shared.liveness, service.config.listen);
-    renew(&mut service, &shared.liveness).await;
+    renew(&mut service, &shared.liveness);
     service.run().await;
     Ok(())
 }
