@@ -167,6 +167,7 @@ impl Tls {
     /// Reloads whenever the files change, until `stop`. Files that cannot be used are reported and left alone.
     pub async fn watch(&self, stop: CancellationToken) {
         let mut seen = self.stamps();
+        let mut refused = None;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -177,14 +178,21 @@ impl Tls {
                 continue;
             }
             match self.reload() {
-                Ok(()) => tracing::info!(role = %self.role, "certificates were replaced"),
-                Err(error) => tracing::error!(
-                    role = %self.role,
-                    error = &error as &dyn std::error::Error,
-                    "new certificates cannot be used; the old ones stay"
-                ),
+                Ok(()) => {
+                    tracing::info!(role = %self.role, "certificates were replaced");
+                    (seen, refused) = (now, None);
+                }
+                // Told once and tried again: it may only have been us who could not read them.
+                Err(error) if refused != Some(now) => {
+                    tracing::error!(
+                        role = %self.role,
+                        error = &error as &dyn std::error::Error,
+                        "new certificates cannot be used; the old ones stay"
+                    );
+                    refused = Some(now);
+                }
+                Err(_) => {}
             }
-            seen = now;
         }
     }
 

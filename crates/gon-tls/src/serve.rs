@@ -141,6 +141,8 @@ where
             }
         });
     }
+    // Who comes now is refused at once and asks another.
+    drop(listener);
     tasks.close();
     let _ = tokio::time::timeout(limits.grace, tasks.wait()).await;
     Ok(())

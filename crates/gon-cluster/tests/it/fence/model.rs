@@ -110,6 +110,7 @@ pub enum Wrong {
 
 /// What somebody did. Controllers and nodes have numbers.
 #[derive(Debug, Clone, Copy)]
+#[expect(dead_code, reason = "read in a trace, as `Debug` shows it")]
 pub enum Step {
     /// Raises the epoch, by whatever right: the election is not trusted.
     TakesOver { controller: usize, epoch: u8 },

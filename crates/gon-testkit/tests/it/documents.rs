@@ -1,0 +1,48 @@
+//! What operators are told rests on tests: each that the page on faults names is there.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Names of all functions in tests, anywhere.
+fn functions(folder: &Path, names: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            if path.file_name().is_some_and(|name| name != "target" && name != "node_modules") {
+                functions(&path, names);
+            }
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let after = text.split("\nfn ").chain(text.split("\nasync fn ")).skip(1);
+            names.extend(after.filter_map(|rest| Some(rest.split_once('(')?.0.to_owned())));
+        }
+    }
+}
+
+/// What stands between backticks and looks like the name of a test: words, four at least.
+fn named(text: &str) -> BTreeSet<&str> {
+    let words = |name: &&str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    text.split('`').skip(1).step_by(2).filter(words).filter(|name| name.matches('_').count() >= 3).collect()
+}
+
+#[test]
+fn every_test_that_the_page_on_faults_names_exists() {
+    let page = std::fs::read_to_string(root().join("docs/ops/faults.md")).unwrap();
+    let named = named(&page);
+    let mut there = BTreeSet::new();
+    for folder in ["crates", "e2e"] {
+        functions(&root().join(folder), &mut there);
+    }
+    let missing: Vec<_> = named.iter().filter(|name| !there.contains(**name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    assert!(named.len() > 25, "the page is read wrongly: {named:?}");
+    // Every row of its tables names one.
+    for row in page.lines().filter(|line| line.starts_with('|') && !line.starts_with("| ---")) {
+        let cells: Vec<_> = row.trim_matches('|').split(" | ").collect();
+        assert!(cells[0].trim() == "what" || !self::named(cells[cells.len() - 1]).is_empty(), "{row}");
+    }
+}
