@@ -4,9 +4,9 @@
 //! speaks netlink, QMP, OVSDB or OpenFlow; that no string of a user becomes syntax of any of them; and that every
 //! failure comes back as a value.
 
-pub mod arp;
 pub mod docker;
 pub mod doctor;
+pub mod frames;
 pub mod host;
 pub mod image;
 pub mod netfilter;

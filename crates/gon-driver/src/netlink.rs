@@ -25,6 +25,9 @@ use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 /// them whatever their names. Nothing else on a host uses it.
 pub const GROUP: u32 = 0x676f;
 
+/// Who made our routes, as the kernel keeps it (`g` in ASCII): not one of the numbers that routing daemons use.
+const OWN: RouteProtocol = RouteProtocol::Other(0x67);
+
 /// The group of devices of ours that are to be removed.
 const LEAVING: u32 = 0x676e;
 
@@ -188,6 +191,7 @@ impl Netlink {
         let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(destination.network(), destination.prefix_len())
             .output_interface(self.index(name).await?)
+            .protocol(OWN)
             .scope(RouteScope::Link);
         if let Some(source) = source {
             route = route.pref_source(source);
@@ -290,6 +294,17 @@ impl Netlink {
             if host_route(&message, index) == Some(address) {
                 let removed = self.handle.route().del(message).execute().await;
                 removed.map_err(|error| refused(format!("removing the route to {address}"), error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes every route that [`Netlink::ensure_route`] has made.
+    pub async fn remove_own_routes(&self) -> Result<(), NetlinkError> {
+        for message in self.routes().await? {
+            if message.header.protocol == OWN {
+                let removed = self.handle.route().del(message).execute().await;
+                removed.map_err(|error| refused("removing a route".to_owned(), error))?;
             }
         }
         Ok(())

@@ -27,8 +27,8 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use crate::service::{
-    DHCP, DHCP_SERVER_UDP, DNS, DNS_TP, LAST_PORT_NO, METADATA, METADATA_TCP, NETWORK, SERVICES, TUNNEL_UDP,
-    link_local,
+    DHCP, DHCP_LISTEN, DNS, DNS_LISTEN, LAST_PORT_NO, METADATA, METADATA_LISTEN, NETWORK, SERVICES,
+    TUNNEL_UDP, link_local,
 };
 
 /// Name of a network device, safe to write into a ruleset: 1 to 15 of `[A-Za-z0-9._-]`.
@@ -141,14 +141,14 @@ pub fn render(guard: &HostGuard) -> String {
     line(1, "}");
 
     line(1, "chain services {");
-    line(2, &format!("ip saddr {guests} ip daddr {DHCP} udp dport {DHCP_SERVER_UDP} accept"));
+    line(2, &format!("ip saddr {guests} ip daddr {DHCP} udp dport {DHCP_LISTEN} accept"));
     line(
         2,
         &format!(
-            "ip saddr {guests} ip daddr {{ {dns} }} meta l4proto {{ tcp, udp }} th dport {DNS_TP} accept"
+            "ip saddr {guests} ip daddr {{ {dns} }} meta l4proto {{ tcp, udp }} th dport {DNS_LISTEN} accept"
         ),
     );
-    line(2, &format!("ip saddr {guests} ip daddr {METADATA} tcp dport {METADATA_TCP} accept"));
+    line(2, &format!("ip saddr {guests} ip daddr {METADATA} tcp dport {METADATA_LISTEN} accept"));
     line(2, "counter drop");
     line(1, "}");
 

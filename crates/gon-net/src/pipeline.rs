@@ -5,6 +5,7 @@
 //!                          (port    │          │          └── same subnet ────────────│─────▶ ┘ (no ACL)       │
 //!                        security)  ▼          ▼ judge ─▶ policy ─▶ admitted          ▼                        ▼ judge ─▶ policy ─▶ admitted
 //!  gon-meta ─▶ classify ─▶ local-reply ─▶ local-restore ─▶ guest                 gateway ─▶ public ─▶ arrival ─▶ locate
+//!  gon-meta ─▶ classify ─▶ public   (and public ─▶ gon-meta: ICMP errors, for their quotes to be translated by the agent)
 //!  gon-ext ──▶ classify ─▶ external ─────────────────────────────────────────────────────▶ public                └─▶ gon-ext (not ours)
 //!  gon-tun ──▶ classify ─▶ tunnel-in ─▶ locate (and on as above)                 locate ─▶ encap ─▶ gon-tun (another node's)
 //! ```
@@ -83,7 +84,7 @@ stages! {
     /// Out of the internet gateway: private source becomes public, one to one.
     Gateway = 44, "gateway", reads "vpc from-port", writes "-";
     /// Is it one of this node's public addresses (from outside, or a neighbour's)? Else out of the node.
-    Public = 46, "public", reads "-", writes "vpc subnet next-hop routed";
+    Public = 46, "public", reads "from-port", writes "vpc subnet next-hop routed";
     /// Would an answer leave through the gateway? The receiver's route table must cover the source.
     Arrival = 47, "arrival", reads "vpc subnet", writes "-";
     /// Exact (VPC, address) to a port of this node, or to the node that has it.
@@ -132,6 +133,8 @@ pub const PHASE_IN: Slice = Slice::new(FLAGS, 0, 1);
 pub const ROUTED: Slice = Slice::new(FLAGS, 1, 1);
 /// Flag: a route names an interface, which need not have the destination address.
 pub const VIA: Slice = Slice::new(FLAGS, 2, 1);
+/// Flag: an ICMP error whose quote the agent has translated.
+pub const QUOTED: Slice = Slice::new(FLAGS, 4, 1);
 /// Flag: the rules look through the mirrored lens, after the ordinary one allowed nothing (see [`crate::Mirror`]).
 pub const RETRY: Slice = Slice::new(FLAGS, 3, 1);
 

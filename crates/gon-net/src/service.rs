@@ -6,12 +6,17 @@
 //!
 //! - the source becomes [`link_local`]`(port_no)`, so the service knows the ingress port, whatever the guest claims;
 //! - the destination becomes one *service address* per address a guest can speak to, so the answer's source says
-//!   which of them to restore.
+//!   which of them to restore;
+//! - the destination's port becomes a high one of our own ([`METADATA_LISTEN`], …). A web or DHCP server of the host that
+//!   listens on a well-known port of *every* address would otherwise take the services' place, and they its.
 //!
 //! ```text
-//! guest 10.0.1.5 ─▶ 169.254.169.254:80      becomes    169.254.64.17 ─▶ 169.254.64.1:80
-//! guest 10.0.1.5 ◀─ 169.254.169.254:80      restored   169.254.64.17 ◀─ 169.254.64.1:80
+//! guest 10.0.1.5 ─▶ 169.254.169.254:80      becomes    169.254.64.17 ─▶ 169.254.64.1:61080
+//! guest 10.0.1.5 ◀─ 169.254.169.254:80      restored   169.254.64.17 ◀─ 169.254.64.1:61080
 //! ```
+//!
+//! The same way, told apart by Ethernet address ([`QUOTE_MAC`]), is taken by ICMP errors between guests and the outside:
+//! they quote a packet inside, which a flow cannot rewrite. The agent does, and gives them back.
 //!
 //! The agent gives the device every address of [`ALL`] (`/18` on the first, `/32` on the others, so all of
 //! [`NETWORK`] is on the device), listens there with sockets bound to the device, and answers from the address that
@@ -19,6 +24,7 @@
 
 use std::net::Ipv4Addr;
 
+use gon_types::MacAddr;
 use ipnet::Ipv4Net;
 
 /// Name of the integration bridge.
@@ -51,7 +57,7 @@ pub const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 64, 1);
 pub const DNS_SUBNET: Ipv4Addr = Ipv4Addr::new(169, 254, 64, 2);
 /// DNS as asked at 169.254.169.253.
 pub const DNS_LINK_LOCAL: Ipv4Addr = Ipv4Addr::new(169, 254, 64, 3);
-/// DHCP: requests arrive here (UDP 67, source port 68). An answer sent from here to `link_local(port_no):68` reaches
+/// DHCP: requests arrive here (source port 68). An answer sent from here to `link_local(port_no):68` reaches
 /// the guest with its own address as destination: for clients that renew, or that take unicast (RFC 2131 §4.1).
 pub const DHCP: Ipv4Addr = Ipv4Addr::new(169, 254, 64, 4);
 /// DHCP: an answer sent from here reaches the guest with destination 255.255.255.255: for clients that set the
@@ -104,14 +110,29 @@ pub const SERVICES: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 64, 0)
 pub const GUEST_METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// Where a guest finds DNS, besides base + 2.
 pub const GUEST_DNS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 253);
-/// The metadata service's port.
+/// The metadata service's port, as guests know it.
 pub const METADATA_TCP: u16 = 80;
-/// DNS.
+/// DNS, as guests know it.
 pub const DNS_TP: u16 = 53;
-/// DHCP server.
+/// DHCP server, as guests know it.
 pub const DHCP_SERVER_UDP: u16 = 67;
+/// Where the metadata service listens. This and the next two are above what Linux gives to outgoing connections
+/// (`ip_local_port_range`), and nobody's by IANA's list.
+pub const METADATA_LISTEN: u16 = 61_080;
+/// Where DNS listens.
+pub const DNS_LISTEN: u16 = 61_053;
+/// Where DHCP listens.
+pub const DHCP_LISTEN: u16 = 61_067;
 /// DHCP client.
 pub const DHCP_CLIENT_UDP: u16 = 68;
+
+/// Ethernet address at which the agent takes ICMP errors whose quotes it is to translate, and from which it gives them
+/// back. Nobody's device has it, so the host's own stack does not listen. An error that leaves is sent to the agent from
+/// this address, too; one that comes, from the router's.
+pub const QUOTE_MAC: MacAddr = MacAddr([0x0a, 0x67, 0x6f, 0x6e, 0x00, 0x04]);
+/// ICMP errors that quote the packet they are about: destination unreachable (fragmentation needed is one), time
+/// exceeded, parameter problem.
+pub const ICMP_ERRORS: [u8; 3] = [3, 11, 12];
 
 /// Lowest `port_no` of a guest's port.
 pub const FIRST_PORT_NO: u16 = 16;

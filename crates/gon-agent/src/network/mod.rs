@@ -13,6 +13,7 @@
 //! - a newer document's flows are in the switch one bundle after it arrived. Writing it down runs beside, so the disk
 //!   does not delay a revoked permission; ports change, and reports are sent, only when it is on the disk to stay. A
 //!   crash between the two leaves a node that works by the older document, which is the last it ever confirmed;
+//! - what is reported as applied is: no packet passes by what the document before had allowed, cached or not;
 //! - a switch that was restarted is found again at once and gets everything back; what anybody changed behind the
 //!   agent's back is put right by the next audit;
 //! - stopping the agent changes nothing on the wire, except that DHCP, DNS and metadata rest until it is back.
@@ -24,6 +25,7 @@ pub mod memory;
 pub mod metadata;
 pub mod outside;
 pub mod plane;
+pub mod quote;
 pub mod services;
 pub mod underlay;
 pub mod view;
@@ -202,6 +204,10 @@ impl Agent {
                     other => other.map(drop),
                 },
                 Event::Audit => self.audit().await,
+            };
+            let result = match (result, &mut self.plane) {
+                (Ok(()), Some(plane)) => plane.confirm().await,
+                (result, _) => result,
             };
             match result {
                 Ok(()) => self.tell(None),

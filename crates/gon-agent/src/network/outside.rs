@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use gon_driver::arp;
+use gon_driver::frames::{FrameSocket, announcement};
 use gon_driver::netlink::{self, Netlink, NetlinkError};
 use gon_net::Compiled;
 use gon_net::service::EXT_DEVICE;
@@ -131,6 +131,19 @@ impl Outside {
     }
 }
 
+/// Ends answering for whatever is answered for. Before the devices go, for they are how it is known.
+pub async fn give_up(netlink: &Netlink) -> Result<(), NetlinkError> {
+    if netlink.link(EXT_DEVICE).await?.is_some() {
+        let links = netlink.links().await?;
+        for address in netlink.host_routes(EXT_DEVICE).await? {
+            for link in &links {
+                netlink.remove_proxy(&link.name, address).await?;
+            }
+        }
+    }
+    netlink.remove_own_routes().await
+}
+
 /// Makes the host find the other addresses of the pool on the link, if none of its own addresses there says so.
 async fn reach_pool(netlink: &Netlink, device: &str, pool: Ipv4Net) -> Result<(), NetlinkError> {
     let covered = netlink.addresses(device).await?.iter().any(|own| own.contains(&pool.network()));
@@ -145,7 +158,8 @@ async fn announce(netlink: &Netlink, device: &str, arrived: Vec<Ipv4Addr>) -> Re
         for at in ANNOUNCEMENTS {
             tokio::time::sleep_until(started + at).await;
             for address in &arrived {
-                if let Err(error) = arp::announce(link.index, mac, *address) {
+                let sent = FrameSocket::mute(link.index).and_then(|s| s.send(&announcement(mac, *address)));
+                if let Err(error) = sent {
                     tracing::warn!(%address, %error, "an address was not announced");
                 }
             }

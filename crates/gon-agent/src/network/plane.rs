@@ -130,7 +130,10 @@ pub struct Plane {
     certain: bool,
     /// Ports that are closed or not there, and why.
     broken: BTreeMap<NetworkInterfaceId, String>,
-    /// The version whose flows are all in, and the generations of its VPCs.
+    /// The version whose flows are all in, and the generations of its VPCs; until [`Plane::confirm`] it may be that packets
+    /// are still carried by what was before.
+    wired: Option<(DocumentVersion, Vec<VpcReport>)>,
+    /// The version that every packet is judged by.
     applied: (DocumentVersion, Vec<VpcReport>),
 }
 
@@ -162,6 +165,7 @@ impl Plane {
             mirror: Mirror::Off,
             certain: false,
             broken: BTreeMap::new(),
+            wired: None,
             applied: (DocumentVersion::default(), vec![]),
         };
         plane.restore().await?;
@@ -213,7 +217,8 @@ impl Plane {
         // What an earlier life had set aside.
         self.remove_leaving();
         self.ovs.release().await?;
-        self.change_ports().await
+        self.change_ports().await?;
+        self.confirm().await
     }
 
     /// Finds this node's end of the tunnels. That it is not there is an error to be told, not one to stop at: what is on this
@@ -349,8 +354,23 @@ impl Plane {
         }
         if refused.is_empty() {
             let vpcs = document.vpcs.iter().map(|v| VpcReport { id: v.id, generation: v.generation });
-            self.applied = (document.version, vpcs.collect());
+            self.wired = Some((document.version, vpcs.collect()));
         }
+        Ok(())
+    }
+
+    /// Waits until every packet is judged by the flows that are in; from then on they may be reported. Nothing to do if that
+    /// is so already.
+    pub async fn confirm(&mut self) -> Result<(), PlaneError> {
+        let Some(wired) = self.wired.clone() else { return Ok(()) };
+        let switch = self.switch.clone().ok_or(OpenFlowError::Broken)?;
+        // Some drop that is always there: made again, it changes nothing.
+        let flows = self.compiled.flows.flows();
+        let same: Vec<FlowMod<'_>> =
+            flows.iter().find(|f| f.priority == 0).map(FlowMod::Add).into_iter().collect();
+        self.ovs.catch_up(|| async { switch.apply(&same).await.map_err(PlaneError::from) }).await?;
+        self.applied = wired;
+        self.wired = None;
         Ok(())
     }
 
@@ -589,7 +609,7 @@ impl Plane {
                 }
             }
         }
-        let services = Services::start(service::META_DEVICE, &self.knowledge)
+        let services = Services::start(service::META_DEVICE, index, &self.knowledge)
             .map_err(io_error("starting DHCP, DNS and metadata"))?;
         self.services = Some((index, services));
         Ok(())
@@ -723,6 +743,7 @@ pub async fn tear_down(config: &ovs::Config) -> Result<(), PlaneError> {
     for link in &links {
         netlink.set_up(&link.name, false).await?;
     }
+    outside::give_up(&netlink).await?;
     if let Some(switch) = Ovs::find(config, service::BRIDGE).await? {
         if let Err(error) = switch.database().delete_bridge(service::UNDERLAY_BRIDGE).await {
             tracing::warn!(%error, "the underlay's bridge could not be removed");

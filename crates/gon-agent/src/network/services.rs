@@ -1,4 +1,5 @@
-//! The local services: DHCP, DNS and metadata, on sockets bound to the device toward the switch.
+//! The local services: DHCP, DNS and metadata, on sockets bound to the device toward the switch; and the translation of
+//! what ICMP errors quote, which comes by the same device ([`quote`]).
 //!
 //! Assumes that the device has its addresses, and that the source of a packet on it is the port's link-local address,
 //! written by the switch. Promises: everything is answered from the document at hand, so it works with the control
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use gon_driver::frames::Frames;
 use gon_net::service;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -27,13 +29,15 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::view::View;
-use super::{dhcp, dns, metadata};
+use super::{dhcp, dns, metadata, quote};
 
 /// Connections (metadata, DNS over TCP) and DNS queries under way: per port, and on the node.
 const PER_PORT: usize = 32;
 const IN_ALL: usize = 1024;
 /// DNS queries of one port per second; as many at once (EC2's limit is 1024 packets per second).
 const QUERIES_PER_SECOND: f64 = 1024.0;
+/// ICMP errors of or about one port per second; as many at once. (Linux itself sends 1000 per second in all.)
+const ERRORS_PER_SECOND: f64 = 256.0;
 /// How long a client may take to say what it wants, and how long a connection may last.
 const HEADER_TIME: Duration = Duration::from_secs(10);
 const CONNECTION_TIME: Duration = Duration::from_secs(120);
@@ -60,27 +64,30 @@ pub struct Services {
 }
 
 impl Services {
-    /// Binds every socket and serves until dropped. A DNS address that somebody else has taken on this host is logged and
-    /// left out; metadata and DHCP are not optional.
-    pub fn start(device: &str, knowledge: &Knowledge) -> io::Result<Self> {
+    /// Binds every socket and serves until dropped, on the device of this name and index. A DNS address that somebody else has
+    /// taken on this host is logged and left out; metadata and DHCP are not optional.
+    pub fn start(device: &str, index: u32, knowledge: &Knowledge) -> io::Result<Self> {
         let mut tasks = JoinSet::new();
         let shares = Arc::new(Shares::default());
         let shared = Shared { knowledge: knowledge.clone(), shares };
 
-        let listener = listen(device, service::METADATA, service::METADATA_TCP)?;
+        let listener = listen(device, service::METADATA, service::METADATA_LISTEN)?;
         // Answers must not leave the instance: a router or proxy in the guest drops them.
         listener.set_ttl(1)?;
         tasks.spawn(serve_tcp(listener, shared.clone(), |shared, stream, from| async move {
             serve_metadata(shared, stream, from).await;
         }));
 
-        let unicast = Arc::new(bind(device, service::DHCP, service::DHCP_SERVER_UDP)?);
-        let broadcast = Arc::new(bind(device, service::DHCP_BROADCAST, service::DHCP_SERVER_UDP)?);
+        let unicast = Arc::new(bind(device, service::DHCP, service::DHCP_LISTEN)?);
+        let broadcast = Arc::new(bind(device, service::DHCP_BROADCAST, service::DHCP_LISTEN)?);
         tasks.spawn(serve_dhcp(unicast, broadcast, shared.clone()));
 
+        let errors = Frames::open(index, service::QUOTE_MAC)?;
+        tasks.spawn(translate_errors(errors, shared.clone()));
+
         for address in service::DNS {
-            let both = bind(device, address, service::DNS_TP)
-                .and_then(|udp| Ok((udp, listen(device, address, service::DNS_TP)?)));
+            let both = bind(device, address, service::DNS_LISTEN)
+                .and_then(|udp| Ok((udp, listen(device, address, service::DNS_LISTEN)?)));
             match both {
                 Ok((udp, tcp)) => {
                     tasks.spawn(serve_dns_udp(Arc::new(udp), shared.clone()));
@@ -149,8 +156,31 @@ struct Taken {
 #[derive(Debug)]
 struct Share {
     under_way: usize,
-    queries: f64,
+    queries: Bucket,
+    errors: Bucket,
+}
+/// How much of something may be had now, if `rate` may be per second.
+#[derive(Debug)]
+struct Bucket {
+    rate: f64,
+    left: f64,
     refilled: Instant,
+}
+impl Bucket {
+    fn full(rate: f64) -> Self {
+        Self { rate, left: rate, refilled: Instant::now() }
+    }
+    fn take(&mut self) -> bool {
+        let now = Instant::now();
+        let grown = now.duration_since(self.refilled).as_secs_f64() * self.rate;
+        self.refilled = now;
+        self.left = (self.left + grown).min(self.rate);
+        let enough = self.left >= 1.0;
+        if enough {
+            self.left -= 1.0;
+        }
+        enough
+    }
 }
 
 /// One thing under way.
@@ -176,16 +206,12 @@ impl Shares {
     /// Whether a port may ask one more query now.
     fn may_ask(&self, of: Ipv4Addr) -> bool {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let share = taken.share(of);
-        let now = Instant::now();
-        let grown = now.duration_since(share.refilled).as_secs_f64() * QUERIES_PER_SECOND;
-        share.refilled = now;
-        share.queries = (share.queries + grown).min(QUERIES_PER_SECOND);
-        if share.queries < 1.0 {
-            return false;
-        }
-        share.queries -= 1.0;
-        true
+        taken.share(of).queries.take()
+    }
+    /// Whether one more ICMP error of or about a port is translated now.
+    fn may_err(&self, of: Ipv4Addr) -> bool {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.share(of).errors.take()
     }
 }
 impl Taken {
@@ -193,8 +219,8 @@ impl Taken {
     fn share(&mut self, of: Ipv4Addr) -> &mut Share {
         self.ports.entry(of).or_insert_with(|| Share {
             under_way: 0,
-            queries: QUERIES_PER_SECOND,
-            refilled: Instant::now(),
+            queries: Bucket::full(QUERIES_PER_SECOND),
+            errors: Bucket::full(ERRORS_PER_SECOND),
         })
     }
 }
@@ -324,6 +350,29 @@ async fn serve_dhcp(unicast: Arc<UdpSocket>, broadcast: Arc<UdpSocket>, shared: 
         let to = SocketAddrV4::new(from, service::DHCP_CLIENT_UDP);
         if let Err(error) = socket.send_to(&reply.bytes, to).await {
             tracing::debug!(port = %of.port.id, %error, "a DHCP answer was not sent");
+        }
+    }
+}
+
+/// Gives ICMP errors back to the switch with their quotes translated. What is not one is forgotten.
+async fn translate_errors(frames: Frames, shared: Shared) {
+    let mut buffer = vec![0u8; 2048];
+    loop {
+        let length = match frames.receive(&mut buffer).await {
+            Ok(length) => length,
+            Err(error) => {
+                tracing::debug!(%error, "receiving an ICMP error");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let frame = &mut buffer[..length];
+        let view = shared.view();
+        let Some(of) = quote::public_of(frame).and_then(|public| view.port_outside(public)) else { continue };
+        let private = |public| view.port_outside(public).map(|of| of.port.private_ip);
+        if shared.shares.may_err(service::link_local(of.port.port_no)) && quote::translate(frame, private) {
+            // Lost like any packet if the device has no room.
+            let _ = frames.send(frame);
         }
     }
 }

@@ -15,6 +15,8 @@ pub struct View {
     /// number is used twice, have no place here: the compiler has closed them.
     ports: HashMap<u16, (usize, usize, usize)>,
     addresses: HashSet<(VpcId, Ipv4Addr)>,
+    /// Public address to port number, of VPCs with a gateway. What two ports claim is nobody's.
+    public: HashMap<Ipv4Addr, u16>,
 }
 
 /// A port with what it is in.
@@ -44,8 +46,20 @@ impl View {
             }
         }
         ports.retain(|no, _| !twice.contains(no));
+        let mut public = HashMap::new();
+        let mut contested = HashSet::new();
+        for (no, (n, _, vpc)) in &ports {
+            let address =
+                document.ports[*n].public_ip.filter(|_| document.vpcs[*vpc].internet_gateway.is_some());
+            if let Some(address) = address
+                && public.insert(address, *no).is_some()
+            {
+                contested.insert(address);
+            }
+        }
+        public.retain(|address, _| !contested.contains(address));
         let addresses = document.addresses.iter().map(|a| (a.vpc, a.private_ip)).collect();
-        Self { document, ports, addresses }
+        Self { document, ports, addresses, public }
     }
 
     /// The document.
@@ -56,7 +70,15 @@ impl View {
     /// The port that a local service knows by this address: the switch wrote it, so it cannot be forged.
     #[must_use]
     pub fn port_at(&self, source: Ipv4Addr) -> Option<PortView<'_>> {
-        let (port, subnet, vpc) = *self.ports.get(&service::port_no(source)?)?;
+        self.port(service::port_no(source)?)
+    }
+    /// The port that the outside knows by this address.
+    #[must_use]
+    pub fn port_outside(&self, public: Ipv4Addr) -> Option<PortView<'_>> {
+        self.port(*self.public.get(&public)?)
+    }
+    fn port(&self, number: u16) -> Option<PortView<'_>> {
+        let (port, subnet, vpc) = *self.ports.get(&number)?;
         Some(PortView {
             port: &self.document.ports[port],
             subnet: &self.document.subnets[subnet],

@@ -1,9 +1,11 @@
 //! The network agent on a real Open vSwitch, with guests on real taps, each node in a network namespace of its own.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gon_agent::link::UnixTransport;
@@ -11,13 +13,14 @@ use gon_agent::network::{Config, ExternalConfig, Uplink, run, tear_down};
 use gon_agent::status::NetworkStatus;
 use gon_driver::ovs::{Choice, Ovs};
 use gon_driver::run::Pid;
+use gon_net::service;
 use gon_proto::{Direction, GroupSpec, NodeNetwork, Peer, PortSpec, PortStatus, RuleSpec};
 use gon_types::id::{NodeId, SecurityGroupRuleId};
 use gon_types::{DocumentVersion, PortRange, Protocol};
 use tokio::sync::watch;
 
 use crate::controller::Controller;
-use crate::guest::{Guest, sh};
+use crate::guest::{Guest, Namespace, sh};
 use crate::samples;
 
 /// A node in this thread's namespace: directories, controller, agent.
@@ -28,6 +31,7 @@ pub struct Node {
     pub dir: tempfile::TempDir,
     pub controller: Option<Controller>,
     agent: Option<tokio::task::JoinHandle<()>>,
+    process: Option<Child>,
     pub status: watch::Receiver<NetworkStatus>,
     generation: u64,
     started: Vec<Pid>,
@@ -39,22 +43,74 @@ impl Drop for Node {
             agent.abort();
             std::thread::sleep(Duration::from_millis(100));
         }
+        self.murder();
         for pid in &self.started {
             let _ = pid.signal(rustix::process::Signal::KILL);
         }
     }
 }
 
+/// What the process of an agent is to know: directory, node, address on the underlay.
+const PROCESS: &str = "GON_TEST_AGENT_PROCESS";
+
+/// No test: [`Node::start_process`] runs this program again with this alone.
+#[test]
+fn an_agent_for_others_to_kill() {
+    let Ok(words) = std::env::var(PROCESS) else { return };
+    let mut words = words.split(' ');
+    let dir = PathBuf::from(words.next().unwrap());
+    let id = NodeId::from_uuid(words.next().unwrap().parse().unwrap());
+    let overlay = words.next().and_then(|text| text.parse().ok());
+    log();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async move {
+        let (status, mut watched) = watch::channel(NetworkStatus::default());
+        let config = config(&dir, id, overlay, Uplink::Host, status);
+        tokio::spawn(async move {
+            watched.wait_for(|status| status.ready).await.unwrap();
+            std::fs::write(dir.join("ready"), "").unwrap();
+        });
+        run(config, std::future::pending()).await.unwrap();
+    });
+}
+
+fn config(
+    dir: &Path,
+    node: NodeId,
+    overlay: Option<Ipv4Addr>,
+    uplink: Uplink,
+    status: watch::Sender<NetworkStatus>,
+) -> Config {
+    Config {
+        node,
+        dir: dir.join("agent"),
+        ovs: gon_driver::ovs::Config { dir: dir.join("ovs"), choice: Choice::Private, datapath: None },
+        transport: Arc::new(UnixTransport::new(&dir.join("controller.sock"))),
+        external: Some(ExternalConfig {
+            gateway: "203.0.113.1/24".parse().unwrap(),
+            masquerade: false,
+            reachable: vec![],
+            uplink,
+        }),
+        overlay,
+        resolv_conf: dir.join("resolv.conf"),
+        audit_every: Duration::from_millis(500),
+        status,
+    }
+}
+
 fn in_node<F: Future<Output = ()>>(test: impl FnOnce(Node) -> F + Send + 'static) {
+    in_namespace(async move || test(Node::new(samples::node(), None, Uplink::Host).await).await);
+}
+
+fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     let body = move || {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
         assert_eq!(sh("ip link set lo up"), "");
         log();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(async move {
-            test(Node::new(samples::node(), None, Uplink::Host).await).await;
-        });
+        runtime.block_on(async move { test().await });
     };
     if let Err(panic) = std::thread::spawn(body).join() {
         std::panic::resume_unwind(panic);
@@ -79,6 +135,7 @@ impl Node {
             dir,
             controller,
             agent: None,
+            process: None,
             status,
             generation: 0,
             started: vec![],
@@ -97,28 +154,37 @@ impl Node {
     /// Starts the agent (again) and waits until it is ready.
     pub async fn start(&mut self) {
         let (status, watched) = watch::channel(NetworkStatus::default());
-        let config = Config {
-            node: self.id,
-            dir: self.dir.path().join("agent"),
-            ovs: self.ovs(),
-            transport: Arc::new(UnixTransport::new(&self.dir.path().join("controller.sock"))),
-            external: Some(ExternalConfig {
-                gateway: "203.0.113.1/24".parse().unwrap(),
-                masquerade: false,
-                reachable: vec![],
-                uplink: self.uplink.clone(),
-            }),
-            overlay: self.overlay,
-            resolv_conf: self.dir.path().join("resolv.conf"),
-            audit_every: Duration::from_millis(500),
-            status,
-        };
+        let config = config(self.dir.path(), self.id, self.overlay, self.uplink.clone(), status);
         self.status = watched;
         self.agent = Some(tokio::spawn(async move {
             run(config, std::future::pending()).await.unwrap();
         }));
         self.until(|status| status.ready).await;
         self.remember_processes().await;
+    }
+
+    /// Starts the agent as a process of its own, which can be killed as only a process can, and waits until it is ready.
+    pub async fn start_process(&mut self) {
+        let ready = self.dir.path().join("ready");
+        let _ = std::fs::remove_file(&ready);
+        assert_eq!(self.uplink, Uplink::Host);
+        let overlay = self.overlay.map(|a| a.to_string()).unwrap_or_default();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "network::an_agent_for_others_to_kill", "--nocapture"]);
+        command.env(PROCESS, format!("{} {} {overlay}", self.dir.path().display(), self.id.uuid()));
+        self.process = Some(command.stdout(Stdio::null()).spawn().unwrap());
+        let until = Instant::now() + Duration::from_secs(20);
+        while !ready.exists() {
+            assert!(Instant::now() < until, "the agent's process is not ready");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    /// Kills the process, if there is one, without warning.
+    pub fn murder(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
     }
 
     pub async fn remember_processes(&mut self) {
@@ -162,10 +228,15 @@ impl Node {
     }
 
     /// Asserts that everything goes when it is told to.
-    async fn tear_down(mut self) {
+    async fn tear_down(self) {
+        self.tear_down_but(&[]).await;
+    }
+    /// Asserts that everything goes but these devices.
+    async fn tear_down_but(mut self, others: &[&str]) {
         self.remove().await;
         let links = sh("ip -br link");
-        assert_eq!(links.lines().count(), 1 + usize::from(links.contains("tunl0")), "{links}");
+        let own = links.lines().filter(|line| others.iter().all(|other| !line.starts_with(other))).count();
+        assert_eq!(own, 1 + usize::from(links.contains("tunl0")), "{links}");
         assert!(!sh("nft list tables").contains("gon"));
     }
 }
@@ -229,21 +300,7 @@ fn a_guest_gets_its_address_its_names_and_its_metadata() {
         let guest = Guest::plug(&first);
         let other = Guest::plug(&second);
 
-        // DHCP by a real client.
-        let script = node.dir.path().join("udhcpc.sh");
-        let seen = node.dir.path().join("lease");
-        let text = format!(
-            "#!/bin/sh\n[ $1 = bound ] || exit 0\nenv > {}\n\
-             ip addr add $ip/$mask dev eth0\nip route add default via $router\n",
-            seen.display()
-        );
-        std::fs::write(&script, text).unwrap();
-        assert_eq!(sh(&format!("chmod +x {}", script.display())), "");
-        let started = Instant::now();
-        let said = guest.sh(&format!("busybox udhcpc -i eth0 -n -q -f -t 5 -T 1 -s {}", script.display()));
-        assert!(said.contains("lease of 10.0.1.5 obtained"), "{said}");
-        println!("DHCP took {:?}", started.elapsed());
-        let lease = std::fs::read_to_string(&seen).unwrap();
+        let lease = lease(&node, &guest, "10.0.1.5");
         for line in [
             "ip=10.0.1.5",
             "mask=24",
@@ -320,6 +377,73 @@ fn a_guest_gets_its_address_its_names_and_its_metadata() {
             assert_eq!(guest.metadata(&format!("-m 1 {closed}")).0, 0, "{closed}");
         }
         drop((guest, other));
+        node.tear_down().await;
+    });
+}
+
+/// Gets an address by a real DHCP client, and takes it; what the client was told.
+fn lease(node: &Node, guest: &Guest, address: &str) -> String {
+    let script = node.dir.path().join("udhcpc.sh");
+    let seen = node.dir.path().join("lease");
+    let text = format!(
+        "#!/bin/sh\n[ $1 = bound ] || exit 0\nenv > {}\n\
+         ip addr add $ip/$mask dev eth0\nip route add default via $router\n",
+        seen.display()
+    );
+    std::fs::write(&script, text).unwrap();
+    assert_eq!(sh(&format!("chmod +x {}", script.display())), "");
+    let started = Instant::now();
+    let said = guest.sh(&format!("busybox udhcpc -i eth0 -n -q -f -t 5 -T 1 -s {}", script.display()));
+    assert!(said.contains(&format!("lease of {address} obtained")), "{said}");
+    println!("DHCP took {:?}", started.elapsed());
+    std::fs::read_to_string(&seen).unwrap()
+}
+
+#[test]
+fn servers_of_the_host_and_of_the_node_stand_beside_each_other() {
+    in_namespace(async || {
+        // What a host may run: web, DHCP and DNS, on every address. They are there first.
+        let web: Vec<TcpListener> =
+            [80, 53].map(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap()).into();
+        let others: Vec<UdpSocket> =
+            [67, 53].map(|port| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap()).into();
+        let mut node = Node::new(samples::node(), None, Uplink::Host).await;
+        // The test of the test: on the ports that guests know there is no place beside them, bound to a device or not.
+        let own = tokio::net::TcpSocket::new_v4().unwrap();
+        own.set_reuseaddr(true).unwrap();
+        own.bind_device(Some(b"gon-meta")).unwrap();
+        let bound =
+            own.bind(SocketAddr::from((service::METADATA, 80))).and_then(|()| own.listen(1).map(drop));
+        assert_eq!(bound.unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+        assert!(UdpSocket::bind((service::DHCP, 67)).is_err());
+
+        let first = port(16);
+        node.settle(std::slice::from_ref(&first), vec![out()]).await;
+        let guest = Guest::plug(&first);
+        let whole = |guest: &Guest| {
+            let id = guest.metadata("http://169.254.169.254/latest/meta-data/instance-id");
+            assert_eq!(id, (200, first.metadata.instance_id.clone()));
+            let own_name = || resolve("169.254.169.253", "ip-10-0-1-5.gon-1.compute.internal");
+            assert_eq!(guest.run(own_name), (0, Some([10, 0, 1, 5])));
+        };
+        lease(&node, &guest, "10.0.1.5");
+        whole(&guest);
+        // The host's are asked by the host, and no guest's question has come to them.
+        drop(TcpStream::connect("127.0.0.1:80").unwrap());
+        assert!(web[0].accept().unwrap().1.ip().is_loopback());
+        for socket in &others {
+            socket.set_nonblocking(true).unwrap();
+            assert!(socket.recv_from(&mut [0; 1000]).is_err());
+        }
+        // Started again, they find their places, and the node keeps its own.
+        drop((web, others));
+        let _web = TcpListener::bind("0.0.0.0:80").unwrap();
+        let _dhcp = UdpSocket::bind("0.0.0.0:67").unwrap();
+        whole(&guest);
+        node.kill().await;
+        node.start().await;
+        whole(&guest);
+        drop(guest);
         node.tear_down().await;
     });
 }
@@ -411,6 +535,210 @@ fn a_rule_is_in_force_when_it_is_confirmed_and_gone_when_it_is_revoked() {
         }
         drop((guest, other));
         node.tear_down().await;
+    });
+}
+
+/// Packets from one guest to another, as many as go, each with its time of sending; and when those were sent that arrived.
+struct Stream {
+    begun: Instant,
+    stop: Arc<AtomicBool>,
+    arrived: Arc<Mutex<Vec<Duration>>>,
+}
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+impl Stream {
+    fn start(from: &Guest, to: &Guest, address: &'static str) -> Self {
+        let begun = Instant::now();
+        let (stop, arrived) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(vec![])));
+        let socket = to.run(move || UdpSocket::bind(address).unwrap());
+        socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let (stopped, times) = (Arc::clone(&stop), Arc::clone(&arrived));
+        std::thread::spawn(move || {
+            let mut nanos = [0; 8];
+            while !stopped.load(Ordering::Relaxed) {
+                if socket.recv(&mut nanos).is_ok() {
+                    times.lock().unwrap().push(Duration::from_nanos(u64::from_be_bytes(nanos)));
+                }
+            }
+        });
+        let socket = from.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+        let stopped = Arc::clone(&stop);
+        std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap();
+                let _ = socket.send_to(&nanos.to_be_bytes(), address);
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        });
+        Self { begun, stop, arrived }
+    }
+    fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+    /// How many arrived that were sent in that time.
+    fn passed(&self, from: Duration, to: Duration) -> usize {
+        self.arrived.lock().unwrap().iter().filter(|at| (from..to).contains(*at)).count()
+    }
+    /// Waits until packets pass that are sent from now on.
+    async fn flows(&self) {
+        let from = self.now();
+        while self.passed(from, Duration::MAX) == 0 {
+            assert!(self.now() - from < Duration::from_secs(10), "nothing passes");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+#[test]
+fn no_packet_passes_once_its_revocation_is_reported() {
+    in_node(async |mut node: Node| {
+        let ports = [port(16), port(17)];
+        let udp = rule(3, Direction::Inbound, Protocol::Udp, Some((9, 9)));
+        let allowed = || vec![out(), udp.clone()];
+        node.settle(&ports, allowed()).await;
+        let (guest, other) = (Guest::plug(&ports[0]), Guest::plug(&ports[1]));
+        guest.configure(&ports[0]);
+        other.configure(&ports[1]);
+        let stream = Stream::start(&guest, &other, "10.0.1.6:9");
+
+        let mut silences = vec![];
+        let (mut took, begun) = (vec![], Instant::now());
+        for _ in 0..50 {
+            node.settle(&ports, allowed()).await;
+            stream.flows().await;
+            let asked = Instant::now();
+            node.settle(&ports, vec![out()]).await;
+            took.push(asked.elapsed());
+            let from = stream.now();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            silences.push((from, stream.now()));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        took.sort();
+        println!(
+            "revoked and reported 50 times in {:?}: p50 {:?}, p90 {:?}, most {:?}; {} packets passed when they might",
+            begun.elapsed(),
+            took[25],
+            took[45],
+            took[49],
+            stream.passed(Duration::ZERO, Duration::MAX),
+        );
+        for (from, to) in &silences {
+            assert_eq!(stream.passed(*from, *to), 0, "sent between {from:?} and {to:?}");
+        }
+
+        // The test of the test: while the switch's cache does not follow, packets do pass although the flows are gone. It is not
+        // reported then. Once it follows it is; and if it never does, it is emptied.
+        let ovs = Ovs::find(&node.ovs(), "br-int").await.unwrap().unwrap();
+        for follows in [true, false] {
+            node.settle(&ports, allowed()).await;
+            stream.flows().await;
+            ovs.control("revalidator/pause", &[]).await.unwrap();
+            let document = node.document(&ports, vec![out()]);
+            let version = document.version;
+            node.controller.as_ref().unwrap().publish(document);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            stream.flows().await;
+            assert!(node.status.borrow().applied < version);
+            if follows {
+                ovs.control("revalidator/resume", &[]).await.unwrap();
+            }
+            node.controller.as_mut().unwrap().applied(version).await;
+            let from = stream.now();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert_eq!(stream.passed(from, Duration::MAX), 0, "{follows}");
+        }
+        ovs.control("revalidator/resume", &[]).await.unwrap();
+        drop((stream, guest, other));
+        node.tear_down().await;
+    });
+}
+
+/// Who answers to a datagram: nobody, or an error.
+fn refused(address: &'static str) -> impl FnOnce() -> bool + Send + 'static {
+    move || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        socket.connect(address).unwrap();
+        socket.send(b"anybody?").unwrap();
+        socket.recv(&mut [0; 10]).is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
+    }
+}
+
+/// The path's MTU toward an address, once a datagram that is too large has been sent there with "don't fragment".
+fn learned_mtu(guest: &Guest, address: &'static str) -> Option<u32> {
+    guest.run(move || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.connect((address, 9)).unwrap();
+        for _ in 0..3 {
+            let _ = socket.send(&[0; 1400]);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let route = guest.sh(&format!("ip route get {address}"));
+    route.split_once(" mtu ")?.1.split_whitespace().next()?.parse().ok()
+}
+
+#[test]
+fn errors_cross_the_gateway_with_what_they_quote() {
+    in_node(async |mut node: Node| {
+        // Beyond the host a router, and beyond a narrower link somebody far away.
+        let (router, far) = (Namespace::new(), Namespace::new());
+        let id = |namespace: &Namespace| namespace.run(|| nix::unistd::gettid().as_raw());
+        let wire = format!(
+            "ip link add up0 type veth peer name eth0 netns /proc/{0}/ns/net && ip addr add 198.51.100.1/24 dev up0 && \
+             ip link set up0 up && ip route add 192.0.2.0/24 via 198.51.100.2",
+            id(&router)
+        );
+        assert_eq!(sh(&wire), "");
+        let far_id = id(&far);
+        let routed = router.run(move || {
+            sh(&format!(
+                "ip link add eth1 mtu 1280 type veth peer name eth0 mtu 1280 netns /proc/{far_id}/ns/net && \
+                 ip addr add 198.51.100.2/24 dev eth0 && ip link set eth0 up && ip addr add 192.0.2.1/24 dev eth1 && \
+                 ip link set eth1 up && ip route add default via 198.51.100.1 && busybox sysctl -qw net.ipv4.ip_forward=1"
+            ))
+        });
+        assert_eq!(routed, "");
+        let at_home = far.run(|| {
+            sh("for n in 2 3 4; do ip addr add 192.0.2.$n/24 dev eth0; done; ip link set eth0 up; \
+                ip route add default via 192.0.2.1; busybox sysctl -qw net.ipv4.icmp_ratelimit=0")
+        });
+        assert_eq!(at_home, "");
+
+        let mut ports = [port(16), port(17)];
+        ports[0].public_ip = Some([203, 0, 113, 9].into());
+        ports[1].public_ip = Some([203, 0, 113, 10].into());
+        let udp = rule(3, Direction::Inbound, Protocol::Udp, Some((9, 9)));
+        node.settle(&ports, vec![out(), ping(), udp]).await;
+        let (guest, other) = (Guest::plug(&ports[0]), Guest::plug(&ports[1]));
+        guest.configure(&ports[0]);
+        other.configure(&ports[1]);
+        assert!(guest.pings("192.0.2.2"));
+
+        // From outside: the narrow link is found (path MTU discovery), a closed port refuses, each hop is seen.
+        assert_eq!(learned_mtu(&guest, "192.0.2.2"), Some(1280));
+        assert!(guest.run(refused("192.0.2.3:9")), "refused by the far end");
+        let hops = guest.sh("busybox traceroute -n -q 1 -w 1 -m 5 192.0.2.3");
+        let seen = |hop: &str| hops.lines().skip(1).any(|line| line.split_whitespace().nth(1) == Some(hop));
+        assert!(seen("203.0.113.1") && seen("198.51.100.2") && seen("192.0.2.3"), "{hops}");
+        println!("{hops}");
+        // From a guest to outside, which here is the host; and between guests by their public addresses.
+        assert!(refused("203.0.113.9:9")(), "refused by the guest");
+        assert!(guest.run(refused("203.0.113.10:9")), "refused by the neighbour");
+        // What no rule allows is not answered at all.
+        assert!(!refused("203.0.113.9:10")());
+
+        // The test of the test: nobody translates, nobody learns. Nothing else is missing.
+        node.kill().await;
+        assert_eq!(learned_mtu(&guest, "192.0.2.4"), None);
+        assert!(!guest.run(refused("192.0.2.4:9")) && guest.pings("192.0.2.4"));
+        drop((guest, other));
+        node.start().await;
+        node.tear_down_but(&["up0"]).await;
     });
 }
 

@@ -89,6 +89,14 @@ impl Host {
         let node = Arc::clone(&self.node);
         self.run(async move { node.lock().await.as_mut().unwrap().kill().await });
     }
+    fn start_process(&self) {
+        let node = Arc::clone(&self.node);
+        self.run(async move { node.lock().await.as_mut().unwrap().start_process().await });
+    }
+    fn murder_process(&self) {
+        let node = Arc::clone(&self.node);
+        self.run(async move { node.lock().await.as_mut().unwrap().murder() });
+    }
     fn start_agent(&self) {
         let node = Arc::clone(&self.node);
         self.run(async move { node.lock().await.as_mut().unwrap().start().await });
@@ -198,24 +206,41 @@ fn guests_of_two_nodes_talk_through_restarts() {
     let text = a.sh("nft list chain inet gon tunnels");
     assert!(text.contains("192.0.2.2") && text.contains("drop"), "{text}");
 
-    // Killed and started again, the agent loses nothing.
-    let lost = std::thread::scope(|scope| {
-        let pinging = scope.spawn(|| g16.sh("busybox ping -i 0.02 -c 200 -W 1 10.0.1.6"));
-        std::thread::sleep(Duration::from_millis(500));
-        for host in &hosts {
-            host.kill_agent();
-            host.start_agent();
+    // Killed without warning and started again, as a process and as tasks: no agent is missed, no packet is lost.
+    let (lost, restarts) = std::thread::scope(|scope| {
+        let pinging = scope.spawn(|| g16.sh("busybox ping -i 0.01 -c 500 -W 1 10.0.1.6"));
+        std::thread::sleep(Duration::from_millis(300));
+        let mut restarts = 0;
+        while !pinging.is_finished() {
+            for host in &hosts {
+                host.kill_agent();
+                host.start_process();
+                host.murder_process();
+                host.start_agent();
+                restarts += 2;
+            }
         }
-        pinging.join().unwrap()
+        (pinging.join().unwrap(), restarts)
     });
-    assert!(lost.contains(" 0% packet loss"), "{lost}");
+    println!("{restarts} restarts: {}", lost.lines().last().unwrap_or_default());
+    assert!(lost.contains("500 packets received, 0% packet loss") && restarts > 3, "{lost}");
+
+    // A node that has nothing of the VPC any more is no peer: neither is anything sent there, nor is it believed.
+    let mut alone = document(2, 2, &[out(), ping()]);
+    alone.peers.clear();
+    alone.addresses.retain(|a| a.node == id(2));
+    b.settle(alone);
+    assert!(!b.sh("nft list chain inet gon tunnels").contains("192.0.2.1"));
+    assert!(!g16.pings("10.0.1.6") && !g17.pings("10.0.1.5"));
+    b.settle(document(2, 3, &[out(), ping()]));
+    assert!(g16.pings("10.0.1.6") && g17.pings("10.0.1.5"));
 
     // A switch that is killed comes back with bridge, addresses, routes and tunnel; an open connection lives on.
     let listener = g17.run(|| TcpListener::bind("0.0.0.0:7000").unwrap());
     for host in &hosts {
         host.settle(document(
             host.n,
-            2,
+            4,
             &[
                 out(),
                 ping(),
@@ -329,6 +354,29 @@ fn public_addresses_are_answered_for_by_the_node_that_hosts_them() {
     assert_eq!(reach(public(16)), "1\n");
     assert!(!a.sh("ip neigh show proxy; ip route").contains("203.0.113.116"));
 
+    // From there on it is not asked for again, nor lost, while its agent is away and comes back.
+    let lost = std::thread::scope(|scope| {
+        let pinging =
+            scope.spawn(|| world.sh("busybox ping -i 0.02 -c 200 -W 1 203.0.113.116 | grep received"));
+        std::thread::sleep(Duration::from_millis(300));
+        while !pinging.is_finished() {
+            b.kill_agent();
+            b.start_agent();
+        }
+        pinging.join().unwrap()
+    });
+    assert!(lost.contains("200 packets received"), "{lost}");
+
+    // Taken from the instance, it is nobody's.
+    b.settle(place(2, 3, &[17, 19]));
+    assert!(!b.sh("ip neigh show proxy; ip route").contains("203.0.113.116"));
+    world.sh("ip neigh flush dev br0; busybox ping -c 1 -W 1 203.0.113.116");
+    assert_eq!(known(world, "203.0.113.116"), "nobody");
+    b.settle(place(2, 4, &[16, 17]));
+    drop(moved);
+    let moved = b.plug(&port(16));
+    assert_eq!(reach(public(16)), "1\n");
+
     // What a killed agent has left behind goes, what it missed comes.
     b.kill_agent();
     assert_eq!(
@@ -344,5 +392,7 @@ fn public_addresses_are_answered_for_by_the_node_that_hosts_them() {
     drop((g17, moved));
     for host in [a, b] {
         host.remove();
+        let left = host.sh("ip neigh show proxy; ip route");
+        assert!(!left.contains("203.0.113.1"), "{left}");
     }
 }

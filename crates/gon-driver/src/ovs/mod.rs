@@ -33,6 +33,8 @@ const MACHINE_RUN_DIR: &str = "/var/run/openvswitch";
 const SUN_PATH: usize = 108;
 /// How long a control command may take.
 const CONTROL: Duration = Duration::from_secs(10);
+/// How long the switch's cache may take to follow its tables. Above some 100 000 cached flows a round takes a second.
+const CATCH_UP: Duration = Duration::from_secs(3);
 const RESTORE_WAIT: &str = "flow-restore-wait";
 
 /// Which datapath carries the packets.
@@ -303,6 +305,40 @@ impl Ovs {
         }
         self.database.configure(&[(RESTORE_WAIT, Some("false"))]).await?;
         self.database.configure(&[(RESTORE_WAIT, Some("true"))]).await
+    }
+
+    /// Waits until no packet is carried by a decision that was made before now.
+    ///
+    /// A change that the switch has confirmed is in its *tables*. Packets go by decisions that it has cached in the datapath,
+    /// which its revalidators compare with the tables some time later: a round over all of them, begun when the tables have
+    /// changed, or else every half second. "revalidator/wait" returns at the end of a round, be it one that had begun
+    /// before the change. So:
+    ///
+    /// 1. After the first wait the main thread has told the revalidators of the change (it does so in the turn after the one
+    ///    that made it, before it answers).
+    /// 2. After the second, no round goes on that had begun before that.
+    /// 3. The third round has begun after that, and is over.
+    ///
+    /// `touch` is a change of the tables that changes nothing; it makes the next round begin at once. Where waiting is
+    /// impossible (other datapaths beside ours, or rounds without end) everything that is cached is thrown away: every connection of the
+    /// node then costs one slow packet.
+    pub async fn catch_up<E: From<OvsError>, F: Future<Output = Result<(), E>>>(
+        &self,
+        touch: impl Fn() -> F,
+    ) -> Result<(), E> {
+        // Of its own: a control connection that waits answers nothing else.
+        let revalidators = Rpc::new(self.control.path());
+        for round in 0..3 {
+            if round > 0 {
+                touch().await?;
+            }
+            if let Err(error) = revalidators.call("revalidator/wait", json!([]), CATCH_UP).await {
+                tracing::warn!(%error, "the switch's cache cannot be waited for; emptying it");
+                let purged = self.control.call("revalidator/purge", json!([]), CONTROL).await;
+                return purged.map(drop).map_err(|error| OvsError::from(error).into());
+            }
+        }
+        Ok(())
     }
 
     /// Forgets every connection of a conntrack zone.

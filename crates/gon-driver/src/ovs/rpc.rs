@@ -89,6 +89,12 @@ impl Rpc {
         Self { path: path.to_owned(), live: Mutex::new(None), next: 1.into() }
     }
 
+    /// The socket.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Calls a method and waits for its result.
     pub async fn call(&self, method: &str, params: Value, deadline: Duration) -> Result<Value, RpcError> {
         match tokio::time::timeout(deadline, self.exchange(method, params)).await {

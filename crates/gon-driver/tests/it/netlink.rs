@@ -125,6 +125,9 @@ fn addresses_routes_and_neighbours_may_be_repeated() {
         assert!(ip("-4 addr show d0").await.contains("203.0.113.1/24"));
         let routes = ip("route show").await;
         assert!(routes.contains("198.51.100.0/24 dev d0") && routes.contains("src 203.0.113.1"), "{routes}");
+        netlink.remove_own_routes().await.unwrap();
+        let routes = ip("route show").await;
+        assert!(!routes.contains("198.51.100.0/24") && routes.contains("203.0.113.0/24"), "{routes}");
         assert!(ip("neigh show dev d0").await.contains("203.0.113.9 lladdr 0a:00:00:00:00:07 PERMANENT"));
         let error = netlink.set_up("gone", true).await.unwrap_err();
         assert!(matches!(error, NetlinkError::NoLink(_)), "{error}");

@@ -300,12 +300,15 @@ fn the_node_answers_for_itself() {
     assert_eq!(ping(&g16, "10.0.1.1", 56, PATIENCE), Some(64));
     assert!(pings_in_vain(&g16, "10.0.2.1"));
     // Metadata: the service knows the port by its link-local address, the guest sees the address it asked.
-    greeter(&host, &format!("{}:80", service::METADATA));
+    greeter(&host, &format!("{}:{}", service::METADATA, service::METADATA_LISTEN));
     for no in [16, 18] {
         let seen = greeted(&lab.guest(no), "169.254.169.254:80", PATIENCE).unwrap();
         assert!(seen.starts_with(&format!("{}:", service::link_local(no))), "{seen}");
     }
-    assert!(is_cut_off(&g16, &format!("{}:80", service::METADATA)));
+    for port in [service::METADATA_TCP, service::METADATA_LISTEN] {
+        assert!(is_cut_off(&g16, &format!("{}:{port}", service::METADATA)));
+        assert_eq!(is_cut_off(&g16, &format!("169.254.169.254:{port}")), port != service::METADATA_TCP);
+    }
     // DNS at each of its addresses.
     let mut buffer = [0; 1500];
     for (guest, no, asked, at) in [
@@ -314,7 +317,8 @@ fn the_node_answers_for_itself() {
         (&g16, 16, "169.254.169.253", service::DNS_LINK_LOCAL),
         (&g18, 18, "10.0.0.2", service::DNS_VPC[0]),
     ] {
-        let (server, client) = (udp(&host, &format!("{at}:53")), udp(guest, "0.0.0.0:0"));
+        let (server, client) =
+            (udp(&host, &format!("{at}:{}", service::DNS_LISTEN)), udp(guest, "0.0.0.0:0"));
         client.send_to(b"question", format!("{asked}:53")).unwrap();
         let (n, from) = server.recv_from(&mut buffer).unwrap();
         assert_eq!((&buffer[..n], from.ip()), (&b"question"[..], service::link_local(no).into()));
@@ -323,8 +327,8 @@ fn the_node_answers_for_itself() {
         assert_eq!((&buffer[..n], from.to_string()), (&b"answer"[..], format!("{asked}:53")));
     }
     // DHCP for a guest without an address, and for one that has it.
-    let server = udp(&host, &format!("{}:67", service::DHCP));
-    let broadcaster = udp(&host, &format!("{}:67", service::DHCP_BROADCAST));
+    let server = udp(&host, &format!("{}:{}", service::DHCP, service::DHCP_LISTEN));
+    let broadcaster = udp(&host, &format!("{}:{}", service::DHCP_BROADCAST, service::DHCP_LISTEN));
     let mut wire = Wire::tap(&g18);
     let request = datagram(68, 67, b"discover");
     let packet = ipv4(ip("0.0.0.0"), ip("255.255.255.255"), 17, &request);
@@ -340,6 +344,7 @@ fn the_node_answers_for_itself() {
         assert_eq!(frame[..6], mac(18).0);
         assert_eq!(frame[26..30], ip("10.0.2.1").octets());
         assert_eq!(frame[30..34], ip(wanted).octets());
+        assert_eq!(frame[34..38], [0, 67, 0, 68]);
         assert_eq!(checksum(&frame[14..34]), 0);
     }
     // ARP: who is answered, with whose address, and who is not.
@@ -382,7 +387,7 @@ fn the_host_is_guarded() {
     add_address(&host, "up0", private);
     add_address(&world, "eth0", "192.168.77.2/24");
     greeter(&host, "0.0.0.0:8080");
-    greeter(&host, &format!("{}:80", service::METADATA));
+    greeter(&host, &format!("{}:{}", service::METADATA, service::METADATA_LISTEN));
     greeter(&world, "0.0.0.0:9090");
     greeter(&g16, "0.0.0.0:22");
     // Without the guard the host is open to its guests: the test can tell the difference.
@@ -410,7 +415,7 @@ fn the_host_is_guarded() {
     // Services: their own ports, from guests; not for the neighbours on the host's network.
     assert!(reaches(&g16, "169.254.169.254:80"));
     add_route(&world, &service::NETWORK.to_string(), "198.51.100.1");
-    assert!(is_cut_off(&world, &format!("{}:80", service::METADATA)));
+    assert!(is_cut_off(&world, &format!("{}:{}", service::METADATA, service::METADATA_LISTEN)));
     // The host's own traffic is its own business.
     assert!(reaches(&host, &format!("{OUTSIDE}:9090")) && reaches(&world, "198.51.100.1:8080"));
     nft(&host, &netfilter::render_removal());

@@ -12,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use gon_net::pipeline::Stage;
 use gon_net::{Compiled, Mirror, NodeFacts, compile, diff, service};
 use gon_types::MacAddr;
 use nix::libc;
@@ -76,6 +77,9 @@ impl Drop for Fabric {
         }
     }
 }
+
+/// Cookie of planted flows; no compiled flow has it.
+const WEED: &str = "0xbadbadbad";
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -171,6 +175,30 @@ impl Lab {
     pub fn flows(&self) -> String {
         let bridge = format!("unix:{}", self.path("br-int.mgmt"));
         run("ovs-ofctl", &["-O", "OpenFlow14", "dump-flows", &bridge])
+    }
+
+    /// Plants a bug: the flow of a stage in which all these words occur, with some of its words changed, above all others. It is
+    /// pulled out again by [`Lab::weed`].
+    pub fn plant(&self, stage: Stage, words: &[&str], change: impl Fn(&str) -> String) {
+        let table = format!("table={}, ", stage.table());
+        let lines = self.flows();
+        let found = lines.lines().find(|l| l.contains(&table) && words.iter().all(|w| l.contains(w)));
+        let line = found.unwrap_or_else(|| panic!("{words:?} are not in {lines}")).trim();
+        // "cookie=…, duration=…, table=17, n_packets=…, n_bytes=…, priority=100,ip,… actions=…"
+        let (_, flow) = line.split_once("priority=").unwrap();
+        let (_, flow) = flow.split_once(',').unwrap();
+        let (conditions, actions) = flow.split_once(" actions=").unwrap();
+        let changed = change(conditions);
+        assert_ne!(changed, conditions);
+        let bug = format!("cookie={WEED},table={},priority=60000,{changed},actions={actions}", stage.table());
+        let bridge = format!("unix:{}", self.path("br-int.mgmt"));
+        run("ovs-ofctl", &["-O", "OpenFlow14", "add-flow", &bridge, &bug]);
+        run("ovs-appctl", &["-t", &self.path("switch.ctl"), "revalidator/purge"]);
+    }
+    pub fn weed(&self) {
+        let bridge = format!("unix:{}", self.path("br-int.mgmt"));
+        run("ovs-ofctl", &["-O", "OpenFlow14", "del-flows", &bridge, &format!("cookie={WEED}/-1")]);
+        run("ovs-appctl", &["-t", &self.path("switch.ctl"), "revalidator/purge"]);
     }
 
     fn start_switch(&mut self) {

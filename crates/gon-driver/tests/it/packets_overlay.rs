@@ -174,7 +174,7 @@ fn dropped(lab: &Lab, stage: Stage, priority: u16) -> u64 {
 fn a_neighbour_on_the_underlay_gets_nothing_in() {
     let mut fabric = Fabric::new();
     let rogue = fabric.neighbour("rogue", "192.0.2.66/24");
-    let labs = nodes(&fabric, 2);
+    let mut labs = nodes(&fabric, 2);
     let (mut victim, mut other) = (Wire::tap(&labs[0].guest(16)), Wire::tap(&labs[0].guest(30)));
     let mut wire = Wire::tap(&rogue);
     // Where node 1 is on the wire.
@@ -218,6 +218,7 @@ fn a_neighbour_on_the_underlay_gets_nothing_in() {
         ("another node's interface", node.frame(hop, me, &sender(mac(21), "10.0.2.11"))),
         ("a forged address", node.frame(hop, me, &sender(mac(17), "10.0.2.10"))),
         ("the receiver's address", node.frame(hop, me, &sender(mac(17), "10.0.1.10"))),
+        ("another member's address", node.frame(hop, me, &sender(mac(17), "10.0.2.11"))),
         ("an outside address", node.frame(hop, me, &sender(mac(17), "198.51.100.7"))),
         ("routed, at another MAC", node.frame(hop, me, &routed(&from_17(ip("10.0.1.10"), mac(18))))),
         ("at another MAC", node.frame(hop, me, &from_17(ip("10.0.1.10"), mac(30)))),
@@ -254,6 +255,35 @@ fn a_neighbour_on_the_underlay_gets_nothing_in() {
         assert_eq!(victim.wait(Duration::from_millis(40), marked(16)), None, "{name}");
     }
     assert_eq!(other.wait(SILENCE, marked(30)), None);
+    // Tests of the test: without one of the checks, the frame that it is there for comes in.
+    let sender = &["nw_src=10.0.1.11", "dl_src=02:00:00:00:00:11"];
+    let without = |condition: &'static str| {
+        move |flow: &str| flow.split(',').filter(|c| !c.starts_with(condition)).collect::<Vec<_>>().join(",")
+    };
+    let mut lets_in = |check: &str, name: &str, stage, words: &[&str], bug: &dyn Fn(&str) -> String| {
+        labs[0].plant(stage, words, bug);
+        let (_, frame) = strangers.iter().find(|(n, _)| *n == name).unwrap();
+        wire.send(frame);
+        assert!(victim.wait(PATIENCE, marked(16)).is_some(), "{check} is not what keeps {name} out");
+        labs[0].weed();
+        wire.send(frame);
+        assert_eq!(victim.wait(Duration::from_millis(40), marked(16)), None, "{name}");
+    };
+    let any_key = |flow: &str| flow.replace("tun_id=0x1,", "tun_id=0x3,");
+    let key = ["tun_id=0x1,", "dl_src=02:00:00:00:00:00/02:00:00:00:00:00"];
+    lets_in("the key", "foreign key", Stage::Classify, &key, &any_key);
+    lets_in("the node", "from an unknown address", Stage::TunnelIn, sender, &without("tun_src="));
+    lets_in("the MAC", "a forged MAC", Stage::TunnelIn, sender, &without("dl_src="));
+    lets_in("the address", "another member's address", Stage::TunnelIn, sender, &without("nw_src="));
+
+    // A peer that is none any more is a stranger, whatever it knows.
+    let mut left = site().on_node(1, PLACE);
+    left.doc.peers.retain(|p| p.address != underlay(2));
+    labs[0].apply(&left, Mirror::Off);
+    wire.send(&node.frame(hop, me, &honest));
+    assert_eq!(victim.wait(SILENCE, marked(16)), None, "from a node that is no peer any more");
+    assert_eq!(ping(&labs[0].guest(16), "10.0.1.11", 56, SILENCE), None);
+    labs[0].apply(&site().on_node(1, PLACE), Mirror::Off);
     assert!(dropped(&labs[0], Stage::Classify, 50) >= keys + 20, "foreign keys are counted");
     assert!(dropped(&labs[0], Stage::TunnelIn, 0) >= senders + 70, "forged senders are counted");
     // Still whole.

@@ -255,11 +255,15 @@ fn local_services_know_the_port_and_answer_as_asked() {
     for (from, asked, proto, port, wanted) in cases {
         let question = lab.to(from, asked, proto, port);
         let at_service = lab.arrives(from.into(), &question, META_PORT);
+        let dst = if proto == IP_TCP { Field::TcpDst } else { Field::UdpDst };
+        assert_eq!(at_service.get(dst), 61_000 + u64::from(port), "beside the host's own services");
         assert_eq!(at_service.addr(Field::IpSrc), service::link_local(from));
         assert_eq!(at_service.addr(Field::IpDst), wanted);
         assert_eq!(at_service.get(Field::EthDst), crate::flow::mac_bits(META_MAC));
         let answer = lab.arrives(META_PORT, &at_service.answer(), from.into());
         assert_eq!(answer.addr(Field::IpSrc), ip(asked));
+        let src = if proto == IP_TCP { Field::TcpSrc } else { Field::UdpSrc };
+        assert_eq!(answer.get(src), port.into());
         assert_eq!(answer.addr(Field::IpDst), lab.port(from).private_ip);
         assert_eq!(answer.get(Field::EthDst), crate::flow::mac_bits(mac(from)));
     }
@@ -283,6 +287,43 @@ fn local_services_know_the_port_and_answer_as_asked() {
     let answer = lab.arrives(META_PORT, &ask(service::link_local(16)), META_PORT);
     assert_eq!(answer.addr(Field::ArpTpa), service::METADATA);
     lab.drops(META_PORT, &ask(service::DHCP));
+}
+
+#[test]
+fn icmp_errors_take_the_detour_for_their_quotes() {
+    let mut topology = two_vpcs().with_port(17, |p| p.public_ip = Some(ip("203.0.113.17")));
+    topology.doc.groups[0].rules.push(allow(20, "in all from 0.0.0.0/0"));
+    let mut lab = Lab::new(topology);
+    let agent = crate::flow::mac_bits(service::QUOTE_MAC);
+    let router = crate::flow::mac_bits(MacAddr::ROUTER);
+    let back = |packet: &Packet| packet.clone().with(Field::EthSrc, agent).with(Field::EthDst, router);
+    let comes = |to| Lab::from_outside("198.51.100.1", to, IP_ICMP, 0).with(Field::IcmpCode, 4);
+    for kind in service::ICMP_ERRORS {
+        let error = comes("203.0.113.10").with(Field::IcmpType, kind.into());
+        let at_agent = lab.arrives(EXT_PORT, &error, META_PORT);
+        assert_eq!((at_agent.get(Field::EthSrc), at_agent.get(Field::EthDst)), (router, agent));
+        assert_eq!(at_agent.addr(Field::IpDst), ip("203.0.113.10"));
+        // Back from there it is the guest's, if conntrack knows what it is about (this model does not: no quotes here).
+        let verdict = lab.drops(META_PORT, &back(&at_agent));
+        assert_eq!(verdict.last_stage(), Some(Stage::Judge), "{verdict}");
+    }
+    // An echo takes none; nor does an error in fragments. For nobody it is nothing even if the agent says so.
+    lab.arrives(EXT_PORT, &comes("203.0.113.10"), 16);
+    let error = comes("203.0.113.10").with(Field::IcmpType, 3);
+    lab.drops(EXT_PORT, &error.clone().with(Field::IpFrag, 1));
+    // What a guest sends is shown as its own, and leaves when it comes back.
+    let leaves = error.clone().with(Field::IpSrc, u32::from(ip("203.0.113.17")).into());
+    let leaves = leaves.with(Field::IpDst, u32::from(ip("198.51.100.1")).into());
+    let outside = lab.arrives(META_PORT, &back(&leaves), EXT_PORT);
+    assert_eq!(outside.addr(Field::IpSrc), ip("203.0.113.17"));
+    // By nobody else than the agent.
+    lab.drops(META_PORT, &leaves.clone().with(Field::EthSrc, crate::flow::mac_bits(META_MAC)));
+    lab.drops(16, &back(&leaves));
+    let imposter = two_vpcs().with_port(16, |p| p.mac = service::QUOTE_MAC);
+    assert_eq!(compile(&imposter.doc, &facts()).degraded[0].reason, Reason::BadMac);
+    // A node without an outside has no detour.
+    let flows = compile(&two_vpcs().doc, &NodeFacts { external: None, ..facts() }).flows;
+    assert!(flows.flows().iter().all(|f| f.table != Stage::Public.table() || f.actions.is_empty()));
 }
 
 #[test]

@@ -15,15 +15,14 @@
 //! dropped. On the way in the receiver notices by its checksum. So public addresses carry fragmented UDP only with the
 //! kernel datapath.
 //!
-//! ICMP errors from outside quote a packet with the public address inside, which a stateless rewrite does not reach: they
-//! match no connection and are dropped by the receiver's group stage.
+//! ICMP errors quote a packet with the address inside, which a stateless rewrite does not reach: `quote.rs`.
 
 use gon_types::MacAddr;
 
 use super::{LATER_FRAGMENT, Sink, bits, go, reg};
 use crate::flow::{Action, Field, IP_TCP, IP_UDP, Match, mac_bits};
 use crate::pipeline::{FROM_PORT, NEXT_HOP, ROUTED, SUBNET, Stage, VPC};
-use crate::plan::Plan;
+use crate::plan::{Plan, Port};
 use crate::service::EXT_PORT;
 
 /// "None": so that a packet may leave by the port it came in by (an instance that speaks to its own public address).
@@ -51,18 +50,22 @@ pub(super) fn flows(plan: &Plan<'_>, sink: &mut Sink) {
             .addr(Field::IpSrc, spec.private_ip);
         let become_public = vec![Action::Set(Field::IpSrc, bits(public)), go(Stage::Public)];
         sink.of(Stage::Gateway, spec.id, 100, own, become_public);
-        let become_private = vec![
-            // Its connection in the sender's zone must not be taken for the one in the receiver's.
-            Action::CtClear,
-            Action::load(Field::InPort, NO_PORT),
-            Action::Set(Field::IpDst, bits(spec.private_ip)),
-            reg(VPC, port.vpc.key),
-            reg(SUBNET, u32::from(port.subnet.base())),
-            reg(NEXT_HOP, u32::from(spec.private_ip)),
-            Action::Load(ROUTED, 1),
-            go(Stage::Arrival),
-        ];
         let to_it = Match::ip().addr(Field::IpDst, public);
-        sink.of(Stage::Public, spec.id, 100, to_it, become_private);
+        sink.of(Stage::Public, spec.id, 100, to_it, become_private(port));
     }
+}
+
+/// What comes from outside to a port's public address: now to its private one, in its VPC.
+fn become_private(port: &Port<'_>) -> Vec<Action> {
+    vec![
+        // Its connection in the sender's zone must not be taken for the one in the receiver's.
+        Action::CtClear,
+        Action::load(Field::InPort, NO_PORT),
+        Action::Set(Field::IpDst, bits(port.spec.private_ip)),
+        reg(VPC, port.vpc.key),
+        reg(SUBNET, u32::from(port.subnet.base())),
+        reg(NEXT_HOP, u32::from(port.spec.private_ip)),
+        Action::Load(ROUTED, 1),
+        go(Stage::Arrival),
+    ]
 }

@@ -25,9 +25,9 @@ pub(super) fn flows(plan: &Plan<'_>, sink: &mut Sink) {
     }
     for vpc in plan.vpcs.values() {
         for (service, dns) in super::local_reply::vpc_resolvers(vpc) {
-            for matches in to_dns(dns) {
+            for (matches, port) in to_dns(dns) {
                 let matches = matches.with(VPC, vpc.key.into());
-                sink.of(STAGE, vpc.id, 500, matches, to_service(plan, service));
+                sink.of(STAGE, vpc.id, 500, matches, to_service(plan, service, port));
             }
         }
     }
@@ -42,12 +42,13 @@ pub(super) fn flows(plan: &Plan<'_>, sink: &mut Sink) {
 fn fixed(plan: &Plan<'_>, sink: &mut Sink) {
     let dhcp =
         from_client(Match::udp()).with(Field::EthDst, BROADCAST_MAC).with(Field::IpDst, u32::MAX.into());
-    sink.fixed(STAGE, 500, dhcp, to_service(plan, service::DHCP));
+    sink.fixed(STAGE, 500, dhcp, to_service(plan, service::DHCP, DHCP));
     let metadata =
         to(Match::tcp(), service::GUEST_METADATA).with(Field::TcpDst, service::METADATA_TCP.into());
-    sink.fixed(STAGE, 500, metadata, to_service(plan, service::METADATA));
-    for matches in to_dns(service::GUEST_DNS) {
-        sink.fixed(STAGE, 500, matches, to_service(plan, service::DNS_LINK_LOCAL));
+    let port = (Field::TcpDst, service::METADATA_LISTEN);
+    sink.fixed(STAGE, 500, metadata, to_service(plan, service::METADATA, port));
+    for (matches, port) in to_dns(service::GUEST_DNS) {
+        sink.fixed(STAGE, 500, matches, to_service(plan, service::DNS_LINK_LOCAL, port));
     }
     for address in [service::GUEST_METADATA, service::GUEST_DNS] {
         sink.fixed(STAGE, 100, arp_request(address), answer_arp(gon_types::MacAddr::ROUTER));
@@ -64,10 +65,10 @@ fn fixed(plan: &Plan<'_>, sink: &mut Sink) {
 fn of_subnet(plan: &Plan<'_>, subnet: &Subnet<'_>, sink: &mut Sink) {
     let id = subnet.spec.id;
     let renew = in_subnet(from_client(to(Match::udp(), subnet.router())), subnet);
-    sink.of(STAGE, id, 510, renew, to_service(plan, service::DHCP));
-    for matches in to_dns(subnet.dns()) {
+    sink.of(STAGE, id, 510, renew, to_service(plan, service::DHCP, DHCP));
+    for (matches, port) in to_dns(subnet.dns()) {
         // Above the VPC's resolver, whose address is the same in the VPC's first subnet.
-        sink.of(STAGE, id, 510, in_subnet(matches, subnet), to_service(plan, service::DNS_SUBNET));
+        sink.of(STAGE, id, 510, in_subnet(matches, subnet), to_service(plan, service::DNS_SUBNET, port));
     }
     let echo = in_subnet(to(Match::icmp(), subnet.router()), subnet)
         .with(Field::IcmpType, 8)
@@ -97,19 +98,24 @@ fn from_client(matches: Match) -> Match {
         .with(Field::UdpDst, service::DHCP_SERVER_UDP.into())
 }
 
-/// DNS to an address, both ways it can be asked.
-fn to_dns(address: Ipv4Addr) -> [Match; 2] {
-    let port = u64::from(service::DNS_TP);
-    [to(Match::udp(), address).with(Field::UdpDst, port), to(Match::tcp(), address).with(Field::TcpDst, port)]
+/// DNS to an address, both ways it can be asked, and which port of which protocol is to be another.
+fn to_dns(address: Ipv4Addr) -> [(Match, (Field, u16)); 2] {
+    [(Match::udp(), Field::UdpDst), (Match::tcp(), Field::TcpDst)].map(|(asked, port)| {
+        (to(asked, address).with(port, service::DNS_TP.into()), (port, service::DNS_LISTEN))
+    })
 }
 
+/// Where DHCP requests go on.
+const DHCP: (Field, u16) = (Field::UdpDst, service::DHCP_LISTEN);
+
 /// To a local service, as the port's link-local address: the ingress port is the identity.
-fn to_service(plan: &Plan<'_>, service: Ipv4Addr) -> Vec<Action> {
+fn to_service(plan: &Plan<'_>, service: Ipv4Addr, (field, port): (Field, u16)) -> Vec<Action> {
     let number = service::PORT_NO_BITS;
     vec![
         Action::Set(Field::IpSrc, bits(service::NETWORK.network())),
         Action::Move { from: Slice::new(FROM_PORT, 0, number), to: Slice::new(Field::IpSrc, 0, number) },
         Action::Set(Field::IpDst, bits(service)),
+        Action::Set(field, port.into()),
         Action::Set(Field::EthSrc, ROUTER),
         Action::Set(Field::EthDst, mac_bits(plan.facts.meta_mac)),
         Action::Output(service::META_PORT),

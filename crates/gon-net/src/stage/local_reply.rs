@@ -53,30 +53,31 @@ fn reply(plan: &Plan<'_>, sink: &mut Sink) {
 fn restore(plan: &Plan<'_>, sink: &mut Sink) {
     let stage = Stage::LocalRestore;
     let from = |matches: Match, service| matches.addr(Field::IpSrc, service);
-    let metadata = from(Match::tcp(), service::METADATA).with(Field::TcpSrc, service::METADATA_TCP.into());
-    sink.fixed(stage, 100, metadata, send(service::GUEST_METADATA));
-    for matches in dns_answers(service::DNS_LINK_LOCAL) {
-        sink.fixed(stage, 100, matches, send(service::GUEST_DNS));
+    let metadata = from(Match::tcp(), service::METADATA).with(Field::TcpSrc, service::METADATA_LISTEN.into());
+    let port = (Field::TcpSrc, service::METADATA_TCP);
+    sink.fixed(stage, 100, metadata, send(service::GUEST_METADATA, port));
+    for (matches, port) in dns_answers(service::DNS_LINK_LOCAL) {
+        sink.fixed(stage, 100, matches, send(service::GUEST_DNS, port));
     }
     for subnet in plan.subnets.values() {
         let here =
             |matches: Match| matches.with(VPC, subnet.vpc.key.into()).with(SUBNET, bits(subnet.base()));
         let id = subnet.spec.id;
-        for matches in dns_answers(service::DNS_SUBNET) {
-            sink.of(stage, id, 100, here(matches), send(subnet.dns()));
+        for (matches, port) in dns_answers(service::DNS_SUBNET) {
+            sink.of(stage, id, 100, here(matches), send(subnet.dns(), port));
         }
         let dhcp = |service| {
             here(from(Match::udp(), service))
-                .with(Field::UdpSrc, service::DHCP_SERVER_UDP.into())
+                .with(Field::UdpSrc, service::DHCP_LISTEN.into())
                 .with(Field::UdpDst, service::DHCP_CLIENT_UDP.into())
         };
-        sink.of(stage, id, 100, dhcp(service::DHCP), send(subnet.router()));
+        sink.of(stage, id, 100, dhcp(service::DHCP), send(subnet.router(), DHCP));
         sink.of(stage, id, 100, dhcp(service::DHCP_BROADCAST), send_to_everybody(subnet));
     }
     for vpc in plan.vpcs.values() {
         for (service, dns) in vpc_resolvers(vpc) {
-            for matches in dns_answers(service) {
-                sink.of(stage, vpc.id, 100, matches.with(VPC, vpc.key.into()), send(dns));
+            for (matches, port) in dns_answers(service) {
+                sink.of(stage, vpc.id, 100, matches.with(VPC, vpc.key.into()), send(dns, port));
             }
         }
     }
@@ -91,21 +92,27 @@ pub(super) fn vpc_resolvers(vpc: &VpcSpec) -> Vec<(Ipv4Addr, Ipv4Addr)> {
     service::DNS_VPC.into_iter().zip(addresses).collect()
 }
 
-fn dns_answers(service: Ipv4Addr) -> [Match; 2] {
-    let port = u64::from(service::DNS_TP);
-    [
-        Match::udp().addr(Field::IpSrc, service).with(Field::UdpSrc, port),
-        Match::tcp().addr(Field::IpSrc, service).with(Field::TcpSrc, port),
-    ]
+/// Which port of which protocol guests know DHCP by.
+const DHCP: (Field, u16) = (Field::UdpSrc, service::DHCP_SERVER_UDP);
+
+/// Answers of DNS, and which port of which protocol guests know it by.
+fn dns_answers(service: Ipv4Addr) -> [(Match, (Field, u16)); 2] {
+    [(Match::udp(), Field::UdpSrc), (Match::tcp(), Field::TcpSrc)].map(|(answer, port)| {
+        (answer.addr(Field::IpSrc, service).with(port, service::DNS_LISTEN.into()), (port, service::DNS_TP))
+    })
 }
 
-/// As if from this address.
-fn send(as_from: Ipv4Addr) -> Vec<Action> {
-    vec![Action::Set(Field::IpSrc, bits(as_from)), Action::OutputTo(low16(TO_PORT))]
+/// As if from this address and port.
+fn send(as_from: Ipv4Addr, (field, port): (Field, u16)) -> Vec<Action> {
+    vec![
+        Action::Set(Field::IpSrc, bits(as_from)),
+        Action::Set(field, port.into()),
+        Action::OutputTo(low16(TO_PORT)),
+    ]
 }
 
 fn send_to_everybody(subnet: &Subnet<'_>) -> Vec<Action> {
     let mut actions = vec![Action::Set(Field::IpDst, u32::MAX.into())];
-    actions.extend(send(subnet.router()));
+    actions.extend(send(subnet.router(), DHCP));
     actions
 }

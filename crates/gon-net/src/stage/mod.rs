@@ -10,6 +10,7 @@ mod local_reply;
 mod locate;
 mod network_acl;
 mod policy;
+mod quote;
 mod route;
 mod security_group;
 mod tunnel;
@@ -40,6 +41,7 @@ pub(crate) fn all(plan: &Plan<'_>) -> FlowTable {
     network_acl::flows(plan, &mut sink);
     route::flows(plan, &mut sink);
     gateway::flows(plan, &mut sink);
+    quote::flows(plan, &mut sink);
     locate::flows(plan, &mut sink);
     tunnel::flows(plan, &mut sink);
     FlowTable::from_flows(sink.0)
