@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -157,6 +158,27 @@ class Server:
         done = run(["ssh", *self.options(), f"root@{self.address}", "bash -seu -o pipefail"], deadline,
                    script + "\n", check)
         return done.stdout.strip()
+
+    def show(self, command, deadline=900):
+        """Runs a command that talks, showing what it says as it comes (but no secret); all of it."""
+        process = subprocess.Popen(["ssh", *self.options(), f"root@{self.address}", f"{command} </dev/null 2>&1"],
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                   text=True, errors="replace")
+        watch = threading.Timer(deadline, process.kill)
+        watch.start()
+        said = []
+        try:
+            for line in process.stdout:
+                said.append(line)
+                shown = re.sub(r"gonjoin1\.\S+", "gonjoin1.…", re.sub(r"(Login +\S+ / )\S+", r"\1…", line.rstrip()))
+                if shown:
+                    say(f"{passed()}      {self.name}| {shown}")
+            code = process.wait()
+        finally:
+            watch.cancel()
+        if code != 0:
+            raise Failed(f"{self.name}: {command[:60]} ended with {code} (-9: after {deadline} s)")
+        return "".join(said)
 
     def up(self, deadline=420):
         until(f"{self.name} answers SSH", deadline, lambda: self.do("echo up", 30) == "up", 2)
