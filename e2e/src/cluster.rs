@@ -421,7 +421,7 @@ impl Cluster {
         let outside = Namespace::create(&format!("{unique}-outside"))?;
         plug(&link, &outside, "p9", &["192.0.2.200/24".to_owned(), format!("{OUTSIDE}/24")])?;
         let mut servers = Vec::new();
-        for (number, name) in [(1, "control-1"), (2, "worker-1"), (3, "worker-2")] {
+        for (number, name) in [(1, "control-1"), (2, "worker-1"), (3, "worker-2"), (4, "control-2")] {
             servers.push(Server::make(&unique, &dir, &link, number, name)?);
         }
         let control = &servers[0];
@@ -431,8 +431,8 @@ impl Cluster {
         let mut records = Vec::new();
         for server in &servers {
             let mut roles = WORKER.to_vec();
-            if server.name == "control-1" {
-                roles.extend(CONTROL);
+            if server.name.starts_with("control") {
+                roles = CONTROL.to_vec();
                 roles.push(Role::Cluster);
             }
             let tls = TlsDir::new(&server.data_dir.join("tls"));
@@ -455,10 +455,15 @@ impl Cluster {
         let (certificate, key) = tls.load(Role::Cluster)?;
         let etcd_tls = etcd::Tls { ca: authority.certificate_pem(), certificate, key };
         let address = control.address;
+        // PostgreSQL is the test process's: it is reached by a path, and belongs to no server that may lose its power.
+        let database = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(gon_testkit::database());
+        let on_the_link = format!("listeners.tcp.2 = {address}:5672");
         let backing = control.inside.enter(|| {
             runtime.block_on(async {
-                let database = gon_testkit::database().await;
-                let (etcd, broker) = tokio::join!(etcd::at(address, &etcd_tls), Broker::start(""));
+                let (etcd, broker) = tokio::join!(etcd::at(address, &etcd_tls), Broker::start(&on_the_link));
                 let broker = broker?;
                 let vhost = broker.vhost().await?;
                 Ok(Backing { etcd, broker, vhost, database })
@@ -481,10 +486,12 @@ impl Cluster {
                 server.set(&variable, format!("{}:{}", server.address, port(*role)));
             }
         }
-        control.set("GON_DATABASE_URL", &backing.database.url);
-        control.set("GON_BUS_URL", &backing.vhost.url);
-        control.set("GON_ADMIN_USER", USER);
-        control.set("GON_ADMIN_PASSWORD", PASSWORD);
+        for server in servers.iter().filter(|s| s.name.starts_with("control")) {
+            server.set("GON_DATABASE_URL", &backing.database.url);
+            server.set("GON_ADMIN_USER", USER);
+            server.set("GON_ADMIN_PASSWORD", PASSWORD);
+            server.set("GON_BUS_URL", format!("amqp://guest:guest@{address}:5672/{}", backing.vhost.name));
+        }
 
         let api = Api::new(&control.inside, &format!("http://{address}:8080"), USER, PASSWORD)?;
         let cluster = Self {
@@ -516,7 +523,7 @@ impl Cluster {
 
     fn start_services(&self) -> anyhow::Result<()> {
         self.start_control()?;
-        for server in &self.servers[1..] {
+        for server in self.workers() {
             self.start_worker(server)?;
         }
         topology::make_key(&self.api, &self.key_file())
@@ -547,6 +554,25 @@ impl Cluster {
             server.spawn(&self.gond, *role)?;
         }
         self.node_becomes(server.name(), "ready")
+    }
+
+    /// Waits until the agents of a worker are ready. Not the one for containers: there is no Docker here.
+    ///
+    /// # Errors
+    /// When they are not in time.
+    pub fn agents_ready(&self, server: &Server) -> anyhow::Result<()> {
+        for role in WORKER.iter().filter(|r| **r != Role::ContainerAgent) {
+            server.wait_ready(*role)?;
+        }
+        Ok(())
+    }
+
+    /// Starts every service of a server that does not run; waits for none.
+    ///
+    /// # Errors
+    /// When one cannot be started.
+    pub fn spawn_all(&self, server: &Server, roles: &[Role]) -> anyhow::Result<()> {
+        roles.iter().try_for_each(|role| server.spawn(&self.gond, *role))
     }
 
     /// Starts one service.
@@ -581,7 +607,12 @@ impl Cluster {
     /// Both workers.
     #[must_use]
     pub fn workers(&self) -> &[Server] {
-        &self.servers[1..]
+        &self.servers[1..3]
+    }
+    /// A second server for a control plane; nothing runs on it until a test starts it.
+    #[must_use]
+    pub fn spare(&self) -> &Server {
+        &self.servers[3]
     }
     /// The link all servers are on.
     #[must_use]
@@ -752,7 +783,7 @@ impl Cluster {
                 }
             }
         }
-        for server in &self.servers[1..] {
+        for server in self.workers() {
             let mut command = server.inside.command(&self.gond.to_string_lossy());
             command.args(["admin", "down", "--data-dir"]).arg(&server.data_dir);
             if let Err(error) = process::check(&mut command, Duration::from_secs(60)) {
@@ -823,13 +854,13 @@ fn watch(unique: &str, dir: &Path) -> anyhow::Result<Child> {
 trap '' INT TERM HUP
 read -r word
 [ "$word" != done ] || exit 0
-for name in control-1 worker-1 worker-2 outside link; do
+for name in control-1 control-2 worker-1 worker-2 outside link; do
   for pid in $(ip netns pids "$1-$name"); do kill -KILL "$pid"; done
 done
 for file in /proc/[0-9]*/fd/*; do
   case $(readlink "$file") in "$2"/*) pid=${file#/proc/}; kill -KILL "${pid%%/*}" ;; esac
 done
-for name in control-1 worker-1 worker-2 outside link; do ip netns del "$1-$name"; done
+for name in control-1 control-2 worker-1 worker-2 outside link; do ip netns del "$1-$name"; done
 rm -rf "$2"
 "#;
     let mut command = Command::new("/bin/sh");

@@ -1,15 +1,23 @@
-//! Three servers: instances on both workers, and every part that dies, is away or comes back (rows B1, D2–D4, E1–E3,
-//! M1, M5).
+//! Three servers: instances on both workers, and every part that dies, is away or comes back (rows A5, B1, B2, D2–D4,
+//! D6, E1–E3, M1, M5 of the fault matrix).
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use e2e::cluster::{CONTROL, Cluster, WORKER, tell};
-use e2e::probe;
-use e2e::say;
+use e2e::cluster::{CONTROL, Cluster, Server, WORKER, tell};
+use e2e::probe::{self, LongPing};
+use e2e::shell::Shell;
 use e2e::topology::{BOOT, Cloud, Instance, Network};
+use e2e::{say, wait};
 use gon_types::Role;
+use nix::sys::signal::Signal;
+
+/// A controller that died has a successor within this time.
+const TAKEOVER: Duration = Duration::from_secs(15);
+/// Silence of a node is noticed within this time.
+const NOTICED: Duration = Duration::from_secs(15 + 5);
 
 const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
 
@@ -37,9 +45,72 @@ fn guests(cluster: &Cluster) -> anyhow::Result<BTreeSet<i32>> {
     Ok(all)
 }
 
-/// From its own worker, whose host every instance's public address is on.
+/// Waits until an instance answers ping and SSH from its own worker, whose host its public address is on; it may have
+/// to boot first.
 fn answers(cluster: &Cluster, instance: &Instance, why: &str) -> anyhow::Result<Duration> {
-    probe::answers(cluster.worker_of(instance)?.inside(), instance.public()?, why)
+    let (inside, public) = (cluster.worker_of(instance)?.inside(), instance.public()?);
+    let took = wait::holds(&format!("{public} answers ({why})"), BOOT, || {
+        Ok(probe::ping(inside, public)? && probe::ssh_banner(inside, public)?)
+    })?;
+    say!("{public} answers after {} ms: {why}", took.as_millis());
+    Ok(took)
+}
+
+fn long_pings(cluster: &Cluster, instances: &[Instance]) -> anyhow::Result<Vec<LongPing>> {
+    let start = |i: &Instance| LongPing::start(cluster.worker_of(i)?.inside(), i.public()?);
+    instances.iter().map(start).collect()
+}
+
+/// No packet of any of them was lost.
+fn none_lost(pings: Vec<LongPing>, while_: &str) -> anyhow::Result<()> {
+    for ping in pings {
+        let count = ping.finish()?;
+        say!("{} pings, lost {:?}: {while_}", count.sent, count.lost);
+        ensure!(count.sent > 50, "only {} pings", count.sent);
+        ensure!(count.lost.is_empty(), "lost {:?} of {} while {while_}", count.lost, count.sent);
+    }
+    Ok(())
+}
+
+fn shell(cluster: &Cluster, instance: &Instance) -> anyhow::Result<Shell> {
+    let worker = cluster.worker_of(instance)?;
+    Shell::open(worker.inside(), &cluster.key_file(), "root", instance.public()?, BOOT)
+        .with_context(|| format!("a shell in {}", instance.name))
+}
+
+fn private(instance: &Instance) -> anyhow::Result<Ipv4Addr> {
+    Ok(instance.json["private_ip"].as_str().context("a private address")?.parse()?)
+}
+
+/// One life from launch to terminated, whatever is away.
+fn lives(cluster: &Cluster, network: &Network, names: &[&str]) -> anyhow::Result<Duration> {
+    let start = Instant::now();
+    let api = cluster.api();
+    let launched: Vec<Instance> =
+        names.iter().map(|name| network.launch(cluster, name)).collect::<anyhow::Result<_>>()?;
+    for instance in &launched {
+        instance.becomes(api, "running", BOOT)?;
+    }
+    for instance in &launched {
+        instance.terminate(api)?;
+    }
+    for instance in &launched {
+        instance.becomes(api, "terminated", BOOT)?;
+    }
+    Ok(start.elapsed())
+}
+
+fn restart(cluster: &Cluster, server: &Server) -> anyhow::Result<()> {
+    for role in WORKER {
+        server.stop(*role)?;
+    }
+    cluster.spawn_all(server, WORKER)?;
+    cluster.agents_ready(server)
+}
+
+/// States of all instances as the API tells them.
+fn states(cluster: &Cluster, instances: &[Instance]) -> anyhow::Result<Vec<String>> {
+    instances.iter().map(|i| Ok(i.refresh(cluster.api())?.state)).collect()
 }
 
 #[test]
@@ -54,52 +125,239 @@ fn instances_run_on_both_workers_and_nobody_notices_what_dies() {
         }
         let pids = guests(cluster)?;
 
-        // M1: agents are replaced under running guests.
+        // A VPC crosses servers; and its packets do so in the clear for nobody but the two workers.
+        let mut inside = shell(cluster, &both[0])?;
+        let other = private(&both[1])?;
+        inside.run(&format!("ping -c 3 -W 2 {other}"))?;
+        // Full frames: what a tunnel costs is taken off the guests' MTU.
+        inside.run(&format!("ping -c 3 -W 2 -s 1300 {other}"))?;
+        say!("{} reaches {} on the other worker", both[0].name, both[1].name);
+
+        // M1: agents are replaced under running guests and their packets.
+        let pings = long_pings(cluster, &both)?;
         for server in cluster.workers() {
-            for role in WORKER {
-                server.stop(*role)?;
-            }
-            for role in WORKER {
-                cluster.spawn(server, *role)?;
-            }
-            for role in WORKER {
-                server.wait_ready(*role)?;
-            }
+            restart(cluster, server)?;
         }
+        none_lost(pings, "agents were replaced")?;
         ensure!(guests(cluster)? == pids, "a guest was started again");
-        for instance in &both {
-            answers(cluster, instance, "its agents were replaced")?;
-        }
+        inside.run(&format!("ping -c 1 -W 2 {other}"))?;
 
         // B1: RabbitMQ is away all the time; everything is done all the same, by looking.
         cluster.broker(false)?;
-        let start = Instant::now();
-        let mut more = Vec::new();
-        for number in 0..3 {
-            more.push(network.launch(cluster, &format!("silent-{number}"))?);
+        let took = lives(cluster, &network, &["silent-0", "silent-1", "silent-2"])?;
+        say!("without RabbitMQ: three lives in {:.1} s", took.as_secs_f64());
+        // B2: it comes back and dies again while there is work.
+        for round in 0..2 {
+            cluster.broker(true)?;
+            let names = [format!("again-{round}-0"), format!("again-{round}-1")];
+            let launched: Vec<_> =
+                names.iter().map(|n| network.launch(cluster, n)).collect::<anyhow::Result<_>>()?;
+            cluster.broker(false)?;
+            for instance in &launched {
+                instance.becomes(api, "running", BOOT)?.terminate(api)?;
+            }
+            for instance in &launched {
+                instance.becomes(api, "terminated", BOOT)?;
+            }
         }
-        for instance in &more {
-            instance.becomes(api, "running", BOOT)?;
-        }
-        for instance in &more {
-            instance.terminate(api)?;
-        }
-        for instance in &more {
-            instance.becomes(api, "terminated", BOOT)?;
-        }
-        say!("without RabbitMQ: three lives in {:.1} s", start.elapsed().as_secs_f64());
         cluster.broker(true)?;
+        let took = wait::holds("every doorbell has been rung", Duration::from_secs(30), || {
+            Ok(cluster.sql("select count(*) from outbox")?.trim() == "0")
+        })?;
+        say!("the outbox is empty {:.1} s after RabbitMQ is back", took.as_secs_f64());
 
-        // Everything of the control plane ends in time when asked, and comes back.
+        // E1: the whole control plane ends in time when asked; nobody misses it; it comes back.
+        let pings = long_pings(cluster, &both)?;
         for role in CONTROL {
             let took = cluster.control().stop(*role)?;
             ensure!(took < Duration::from_secs(5), "{role} took {took:?}");
         }
+        inside.run(&format!("ping -c 3 -W 2 {other}"))?;
+        let metadata = "timeout 5 wget -q -O - http://169.254.169.254/latest/meta-data/instance-id";
+        ensure!(inside.run(metadata)?.contains(&both[0].id), "no metadata while the control plane is away");
         cluster.start_control()?;
+        none_lost(pings, "the control plane was away")?;
         ensure!(guests(cluster)? == pids, "a guest was started again");
+        ensure!(states(cluster, &both)? == ["running", "running"], "not all run");
+        Ok(())
+    });
+}
+
+#[test]
+fn etcd_partitions_and_power_cuts_cost_nobody_anything() {
+    tell("faults", |cluster| {
+        let api = cluster.api();
+        let network = Network::build(api, "faults", "10.0.0.0/16", "10.0.1.0/24", true)?;
+        let (_, icmp) = network.open(api)?;
+        let both = one_on_each(cluster, &network)?;
         for instance in &both {
-            let now = instance.refresh(api)?;
-            ensure!(now.state == "running", "{} is {}", now.name, now.state);
+            answers(cluster, instance, "it runs")?;
+        }
+        let pids = guests(cluster)?;
+
+        // D2: etcd is away for longer than every lease.
+        let pings = long_pings(cluster, &both)?;
+        cluster.kill_etcd()?;
+        std::thread::sleep(Duration::from_secs(20));
+        ensure!(
+            states(cluster, &both)? == ["running", "running"],
+            "an instance is told to be something else"
+        );
+        let meanwhile = network.launch(cluster, "meanwhile")?;
+        // M5, D3: it comes back with nothing in it.
+        cluster.start_etcd(true)?;
+        let start = Instant::now();
+        meanwhile.becomes(api, "running", BOOT)?.terminate(api)?;
+        meanwhile.becomes(api, "terminated", BOOT)?;
+        for role in CONTROL {
+            cluster.control().wait_ready(*role)?;
+        }
+        let took = start.elapsed();
+        say!("everything works {:.1} s after an empty etcd is there", took.as_secs_f64());
+        ensure!(took < Duration::from_secs(30), "{took:?}");
+        none_lost(pings, "etcd was away and then empty")?;
+        ensure!(guests(cluster)? == pids, "a guest was started again");
+
+        // D4: a worker is parted from everybody. Its guests run on; nobody says of them what nobody knows.
+        let far = cluster.workers().iter().find(|s| s.name() == "worker-2").context("worker-2")?;
+        let (there, here): (Vec<Instance>, Vec<Instance>) =
+            both.iter().cloned().partition(|i| i.json["worker_node"] == far.name());
+        let pings = long_pings(cluster, &both)?;
+        cluster.part(far, true)?;
+        let took = wait::holds("its instances are unknown", NOTICED, || {
+            Ok(states(cluster, &there)? == ["unknown"] && states(cluster, &here)? == ["running"])
+        })?;
+        say!("unknown {:.1} s after the cut", took.as_secs_f64());
+        ensure!(took > Duration::from_secs(5), "a short silence is no death: {took:?}");
+        cluster.node_becomes(far.name(), "unknown")?;
+        // What is wanted changes meanwhile: an instance on the far side is to go, and so is a rule.
+        let gone = &there[0];
+        none_lost(pings, "a worker was parted from the control plane")?;
+        network.forbid(api, &icmp)?;
+        cluster.part(far, false)?;
+        let start = Instant::now();
+        cluster.node_becomes(far.name(), "ready")?;
+        wait::holds("the instance is known again", BOOT, || Ok(states(cluster, &there)? == ["running"]))?;
+        let inside = cluster.worker_of(gone)?.inside();
+        let public = gone.public()?;
+        wait::holds("the rule that went is gone there, too", BOOT, || Ok(!probe::ping(inside, public)?))?;
+        let took = start.elapsed();
+        say!("converged {:.1} s after the cut was mended", took.as_secs_f64());
+        ensure!(took < TAKEOVER, "{took:?}");
+        ensure!(guests(cluster)? == pids, "a guest was started again");
+        network.allow(api, "icmp", "-1", "0.0.0.0/0")?;
+
+        // E2: everything of the control plane is off, RabbitMQ and etcd too; a worker loses its power and starts again:
+        // its instance comes back from the document it kept.
+        let mut before = Vec::new();
+        for instance in &there {
+            before.push(shell(cluster, instance)?.run(BOOT_ID)?);
+        }
+        for role in CONTROL {
+            cluster.control().kill(*role)?;
+        }
+        cluster.broker(false)?;
+        cluster.kill_etcd()?;
+        cluster.power_cut(far)?;
+        cluster.spawn_all(far, WORKER)?;
+        let start = Instant::now();
+        for (instance, before) in there.iter().zip(&before) {
+            let public = instance.public()?;
+            wait::holds("it comes back by itself", BOOT, || probe::ssh_banner(far.inside(), public))?;
+            say!("{} is back {:.1} s after its worker", instance.name, start.elapsed().as_secs_f64());
+            let now = Shell::open(far.inside(), &cluster.key_file(), "root", instance.public()?, BOOT)?
+                .run(BOOT_ID)?;
+            ensure!(now != *before, "the guest has not been started again");
+        }
+
+        // E3: a cold start in an order that nobody would choose: agents run, controllers next, what they need last.
+        let power = cluster.workers().iter().find(|s| s.name() == "worker-1").context("worker-1")?;
+        cluster.power_cut(power)?;
+        cluster.spawn_all(power, &[Role::HypervisorAgent, Role::StorageAgent])?;
+        cluster.spawn_all(cluster.control(), &[Role::InstanceManager])?;
+        cluster.spawn_all(power, &[Role::NetworkAgent, Role::ContainerAgent])?;
+        cluster.spawn_all(cluster.control(), &[Role::ApiServer, Role::NetworkController])?;
+        cluster.start_etcd(false)?;
+        cluster.broker(true)?;
+        let start = Instant::now();
+        for role in CONTROL {
+            cluster.control().wait_ready(*role)?;
+        }
+        for server in cluster.workers() {
+            cluster.node_becomes(server.name(), "ready")?;
+        }
+        for instance in &both {
+            instance.becomes(api, "running", BOOT)?;
+            answers(cluster, instance, "the site has started cold")?;
+        }
+        say!("everything is there {:.1} s after the last part was started", start.elapsed().as_secs_f64());
+        let mut inside = shell(cluster, &both[0])?;
+        inside.run(&format!("ping -c 3 -W 2 {}", private(&both[1])?))?;
+        lives(cluster, &network, &["after-all"])?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_second_control_plane_takes_over_and_a_sleeper_does_no_harm() {
+    tell("plural", |cluster| {
+        let api = cluster.api();
+        let network = Network::build(api, "plural", "10.0.0.0/16", "10.0.1.0/24", true)?;
+        network.open(api)?;
+        let first = network.run(cluster, "first")?;
+        let pids = guests(cluster)?;
+        let roles = [Role::NetworkController, Role::InstanceManager];
+        let spare = cluster.spare();
+        cluster.spawn_all(spare, &roles)?;
+        for role in roles {
+            spare.wait_ready(role)?;
+        }
+        let epochs = || cluster.sql("select role, epoch from leader_epochs order by role");
+        // Every role is led by somebody else than before.
+        let taken_over = |before: &str| {
+            let now = epochs()?;
+            Ok(before.lines().zip(now.lines()).all(|(before, now)| before != now))
+        };
+        let before = epochs()?;
+
+        // C: the leaders die; the others lead, and agents find them.
+        for role in roles {
+            cluster.control().kill(role)?;
+        }
+        let start = Instant::now();
+        wait::holds("others lead", TAKEOVER, || taken_over(&before))?;
+        say!("a new leader after {:.1} s", start.elapsed().as_secs_f64());
+        let second = network.run(cluster, "second")?;
+        say!("an instance runs {:.1} s after the leaders died", start.elapsed().as_secs_f64());
+
+        // A5, D6: the leader sleeps past its lease; the other one takes over; the sleeper wakes in the middle of work.
+        cluster.spawn_all(cluster.control(), &roles)?;
+        for role in roles {
+            cluster.control().wait_ready(role)?;
+        }
+        let before = epochs()?;
+        for role in roles {
+            spare.signal(role, Signal::SIGSTOP)?;
+        }
+        let start = Instant::now();
+        wait::holds("others lead", TAKEOVER, || taken_over(&before))?;
+        let third = network.launch(cluster, "third")?;
+        for role in roles {
+            spare.signal(role, Signal::SIGCONT)?;
+        }
+        third.becomes(api, "running", BOOT)?;
+        say!("an instance runs {:.1} s after the leaders fell asleep", start.elapsed().as_secs_f64());
+        let after = epochs()?;
+        std::thread::sleep(Duration::from_secs(5));
+        ensure!(epochs()? == after, "two leaders take turns");
+        // One QEMU for each instance, on both workers together.
+        let alive: BTreeSet<i32> = guests(cluster)?;
+        ensure!(alive.len() == 3 && alive.is_superset(&pids), "{alive:?}");
+        for instance in [&first, &second, &third] {
+            instance.terminate(api)?;
+        }
+        for instance in [&first, &second, &third] {
+            instance.becomes(api, "terminated", BOOT)?;
         }
         Ok(())
     });
