@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `make bench`: ours beside the peers, interleaved in one run. `make bench` measures everything; `scripts/bench.sh api
-# launch rules memory quickstart` only what is named. Slow is no error: the table has marks for people.
+# launch rules memory quickstart site` only what is named. Slow is no error: the table has marks for people.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh

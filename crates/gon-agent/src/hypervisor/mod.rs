@@ -314,6 +314,11 @@ async fn pull_documents(
                         crash::point("C15:after");
                         pause = RETRY.0;
                         shared.accept(document.version);
+                        tracing::info!(
+                            version = %document.version,
+                            instances = document.instances.len(),
+                            "a compute document is in force"
+                        );
                         if give.send(document.instances).await.is_err() {
                             return;
                         }

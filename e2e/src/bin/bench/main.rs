@@ -10,6 +10,7 @@ mod moto;
 mod quickstart;
 mod report;
 mod rules;
+mod site;
 
 use anyhow::Context;
 use e2e::world::World;
@@ -42,6 +43,9 @@ fn main() -> anyhow::Result<()> {
     part("rules", rules::measure);
     part("memory", memory::measure);
     part("quickstart", quickstart::measure);
+    if wanted("site") {
+        failed.extend(site::run(&mut report).err().map(|error| format!("site: {error:#}")));
+    }
     println!("{}", report.table());
     for line in &failed {
         println!("not measured: {line}");
