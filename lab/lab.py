@@ -65,6 +65,11 @@ def ready(server, roles, ca, deadline=180):
         until(f"{server.name}: {role} is ready", deadline, lambda r=role, p=port: ask(r, p), 2)
 
 
+def new_token(control):
+    """Another join token; a database that is busy is asked again."""
+    return until("a join token", 120, lambda: control.do("gond admin join-token").split()[-1], 3)
+
+
 def guests(server):
     """Process numbers of the guests of a server."""
     said = server.do("pgrep -x 'qemu-system-x86' || pgrep -f '^[^ ]*qemu-system-x86_64 ' || :", 30)
@@ -138,13 +143,13 @@ def main(arguments):
 
     if arguments.attach < 3:
         with step("worker 1: gond join"):
-            token = token or control.do("gond admin join-token").split()[-1]
+            token = token or new_token(control)
             one.show(f"gond join {token}")
         with step("worker 2: a token that was used is refused, a new one is not"):
             refused = two.do(f"gond join {token} 2>&1 && echo LET-IN", 300, check=False)
             if "LET-IN" in refused or two.do("test -e /etc/gon/gon.toml && echo there || :") == "there":
                 raise Failed(f"the first token let worker 2 in, too:\n{refused}")
-            second = control.do("gond admin join-token").split()[-1]
+            second = new_token(control)
             two.show(f"gond join {second}")
         for server in workers:
             active(server, WORKER)

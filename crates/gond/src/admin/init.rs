@@ -97,12 +97,20 @@ pub async fn run(args: &InitArgs) -> anyhow::Result<()> {
     if args.node {
         roles.extend(Role::WORKER);
     }
+    // Whether there is anything that running services do not know yet.
+    let mut changed = false;
     step("certificates", async {
         let any = certificates::issue(&store, &name, &hosts, &roles).await?;
+        changed |= any;
         Ok(if any { Done::Said(format!("{} of them", roles.len())) } else { Done::Already })
     })
     .await?;
-    step("RabbitMQ", brokers::rabbitmq(&address)).await?;
+    step("RabbitMQ", async {
+        let done = brokers::rabbitmq(&address).await?;
+        changed |= done != Done::Already;
+        Ok(done)
+    })
+    .await?;
     step("etcd", brokers::etcd(&address)).await?;
 
     let node = if args.node { Some(own_address(&address)?) } else { None };
@@ -127,7 +135,12 @@ pub async fn run(args: &InitArgs) -> anyhow::Result<()> {
         },
         mtu,
     };
-    step("configuration", async { config::write(&site) }).await?;
+    step("configuration", async {
+        let done = config::write(&site)?;
+        changed |= done == Done::Now;
+        Ok(done)
+    })
+    .await?;
     if args.node {
         worker::prepare_node().await?;
     }
@@ -135,13 +148,17 @@ pub async fn run(args: &InitArgs) -> anyhow::Result<()> {
 
     step("services", async {
         units::reload().await?;
-        units::restart_all(&units::CONTROL).await?;
-        units::restart_all(&units::CERTIFICATES).await?;
+        let mut all = [&units::CONTROL[..], &units::CERTIFICATES].concat();
         if args.node {
-            units::restart_all(&units::WORKER).await?;
+            all.extend(units::WORKER);
+        }
+        if changed {
+            units::restart_all(&all).await?;
+        } else {
+            units::start_all(&all).await?;
         }
         ready(8080).await?;
-        Ok(Done::Now)
+        Ok(if changed { Done::Now } else { Done::Said("they run".to_owned()) })
     })
     .await?;
     let token = join_token(&store, &address).await?;

@@ -56,6 +56,11 @@ pub async fn restart(unit: &str) -> anyhow::Result<()> {
     systemctl(&["enable", unit]).await?;
     systemctl(&["restart", unit]).await
 }
+/// Enables units and starts those that do not run.
+pub async fn start_all(units: &[&str]) -> anyhow::Result<()> {
+    systemctl(&[&["enable"], units].concat()).await?;
+    systemctl(&[&["start"], units].concat()).await
+}
 /// Enables units and starts them again. All at once: they wait for each other.
 pub async fn restart_all(units: &[&str]) -> anyhow::Result<()> {
     systemctl(&[&["enable"], units].concat()).await?;

@@ -85,7 +85,7 @@ pub async fn set_up(joined: &Joined, wishes: &Wishes) -> anyhow::Result<()> {
     })
     .await?;
     terminal::line(&format!(
-        "\n'{}' is a node now; the first server shows it with 'gon list nodes' within seconds.",
+        "\n'{}' is a node now; the console shows it among the nodes within seconds.",
         joined.name
     ));
     if std::fs::read_dir("/var/lib/gon/images").is_ok_and(|mut d| d.next().is_none())
