@@ -29,8 +29,8 @@ use crate::layout::Layout;
 
 /// How often the network agent compares everything with reality.
 const AUDIT_EVERY: Duration = Duration::from_secs(30);
-/// How often we look whether this node is known by now.
-const KNOWN: Duration = Duration::from_millis(20);
+/// How often we look whether this node is known by now: at first, and when nobody has known it for a while.
+const KNOWN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
 /// This machine as a worker. Clones are the same.
 #[derive(Clone)]
@@ -193,12 +193,15 @@ impl Worker {
 
     /// Who this node is, once it is known: the hypervisor agent, here or in another process, has written it down.
     async fn known(&self) -> NodeId {
+        let mut pause = KNOWN.0;
         loop {
             if let Some(id) = self.written_down() {
                 return id;
             }
             self.waiting.fetch_add(1, Ordering::Relaxed);
-            tokio::time::sleep(KNOWN).await;
+            tokio::time::sleep(pause).await;
+            // About a hundredth of what has been waited already.
+            pause = pause.mul_f64(1.01).min(KNOWN.1);
         }
     }
 }

@@ -43,7 +43,13 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            terminal::error(&format!("{error:#}"));
+            let why = format!("{error:#}");
+            // A service writes lines of one form to its last.
+            if telemetry::has_started() {
+                tracing::error!(error = why, "it cannot go on");
+            } else {
+                terminal::error(&why);
+            }
             cli::exit_code(&error)
         }
     }

@@ -33,8 +33,10 @@ fn tell(path: &[u8], state: &str) {
     }
 }
 
-/// How long a loop may take for a round at most: the longest pause between two (a sweep, 10 s), and work.
+/// How long a loop may take for a round at most, where nobody says how patient the service manager is.
 const PATIENCE: Duration = Duration::from_secs(45);
+/// And at least: the longest pause between two rounds (a sweep, 10 s), and a little work.
+const LEAST_PATIENCE: Duration = Duration::from_secs(12);
 /// How often we look.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -60,7 +62,10 @@ impl Watch {
     /// Watches no loop yet.
     #[must_use]
     pub fn new(health: &Health) -> Self {
-        Self { health: health.clone(), loops: Arc::default(), patience: PATIENCE }
+        // Half as long again as the service manager waits for a word of us.
+        let patience =
+            crate::config::watchdog().map_or(PATIENCE, |limit| (limit * 3 / 2).max(LEAST_PATIENCE));
+        Self { health: health.clone(), loops: Arc::default(), patience }
     }
 
     /// From now on this one, too; without it the service cannot do its job.

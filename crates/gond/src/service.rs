@@ -88,7 +88,13 @@ impl Service {
             let dir = TlsDir::new(&config.tls_dir());
             Some(
                 Tls::open(&dir, role)
-                    .with_context(|| format!("the certificate of {role} in {}", dir.path().display()))?,
+                    .with_context(|| {
+                        format!(
+                            "there is no usable certificate of {role} in {} (on the first server 'gond admin init' makes \
+                             it, on every other one 'gond join TOKEN')",
+                            dir.path().display()
+                        )
+                    })?,
             )
         } else {
             None

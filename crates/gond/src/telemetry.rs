@@ -9,6 +9,7 @@ mod layer;
 mod tests;
 
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
@@ -22,16 +23,26 @@ use encode::Form;
 use layer::LogLayer;
 
 /// What others remark upon is not worth a line unless asked for: PostgreSQL about a table that was there already, a
-/// handshake that a port scanner began.
+/// handshake that a port scanner began. RabbitMQ's client calls a missing exchange an error; the bus makes it, and says
+/// itself what is wrong.
 fn filter(level: &str) -> String {
     let mut text = level.to_owned();
-    for quiet in ["sqlx=warn", "rustls=warn", "lapin=warn", "h2=warn", "hyper=warn"] {
+    for quiet in ["sqlx=warn", "rustls=warn", "lapin=off", "h2=warn", "hyper=warn"] {
         let (name, _) = quiet.split_once('=').unwrap_or((quiet, ""));
         if !level.contains(name) {
             text = format!("{text},{quiet}");
         }
     }
     text
+}
+
+/// Whether there is a log by now.
+static STARTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process logs: it is a service, not a command.
+#[must_use]
+pub fn has_started() -> bool {
+    STARTED.load(Ordering::Relaxed)
 }
 
 /// Starts logging to standard error, as `service`. Once per process.
@@ -53,6 +64,7 @@ pub fn start(config: &Config, service: &str) -> anyhow::Result<()> {
         .with(LogLayer::new(form, service, &node::peek(config), write))
         .try_init()
         .map_err(|error| anyhow::anyhow!("logging: {error}"))?;
+    STARTED.store(true, Ordering::Relaxed);
     // A panic ends a task or a request, not the process; it belongs to the log like everything else.
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
