@@ -113,7 +113,7 @@ fn check(
     answer: &JoinAnswer,
 ) -> Result<(), JoinError> {
     let wrong = |what: String| Err(JoinError::Answer(what));
-    if answer.format != gon_proto::FORMAT {
+    if !gon_proto::is_spoken(answer.format) {
         return wrong(format!("it has format {}, we know {}", answer.format, gon_proto::FORMAT));
     }
     if answer.name != name || !answer.certificates.keys().eq(keys.keys()) {

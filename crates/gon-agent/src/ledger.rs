@@ -262,7 +262,7 @@ fn header_of<D: Document>(body: &[u8]) -> String {
 }
 
 fn check_identity<D: Document>(document: &D, ours: NodeId) -> Result<(), LedgerError> {
-    if document.format() != gon_proto::FORMAT {
+    if !gon_proto::is_spoken(document.format()) {
         return Err(LedgerError::Format(document.format()));
     }
     if document.node() != ours {

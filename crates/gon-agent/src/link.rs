@@ -186,7 +186,7 @@ impl Link {
         path: &str,
         after: DocumentVersion,
     ) -> Result<Option<D>, LinkError> {
-        let target = format!("{path}?after={after}&wait={}", WAIT.as_secs());
+        let target = format!("{path}?after={after}&wait={}&format={}", WAIT.as_secs(), gon_proto::FORMAT);
         let (status, body) = self.call(Method::GET, &target, None, WAIT + SLACK).await?;
         match status {
             StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => Ok(None),

@@ -42,15 +42,23 @@ pub struct NodeIdentity(pub Arc<str>);
 pub trait NodeDocument: Serialize + Clone + PartialEq + Send + Sync + 'static {
     /// Writes its place in the order, and whether removing most of the node is meant.
     fn stamp(&mut self, version: DocumentVersion, mass_change_ok: bool);
+    /// Says it in an older format that is still spoken.
+    fn speak(&mut self, _format: u32) {}
 }
 impl NodeDocument for NodeNetwork {
     fn stamp(&mut self, version: DocumentVersion, mass_change_ok: bool) {
         (self.version, self.mass_change_ok) = (version, mass_change_ok);
     }
+    fn speak(&mut self, format: u32) {
+        self.speak(format);
+    }
 }
 impl NodeDocument for NodeCompute {
     fn stamp(&mut self, version: DocumentVersion, mass_change_ok: bool) {
         (self.version, self.mass_change_ok) = (version, mass_change_ok);
+    }
+    fn speak(&mut self, format: u32) {
+        self.speak(format);
     }
 }
 
@@ -65,6 +73,19 @@ pub struct Published<D> {
     pub mass_change_ok: bool,
     /// The same without its stamp: what the next one is compared with.
     content: D,
+}
+
+impl<D: NodeDocument> Published<D> {
+    /// What is sent to one that speaks `format`.
+    fn body_in(&self, format: u32) -> Result<Bytes, serde_json::Error> {
+        if format == gon_proto::FORMAT {
+            return Ok(self.body.clone());
+        }
+        let mut older = self.content.clone();
+        older.stamp(self.version, self.mass_change_ok);
+        older.speak(format);
+        serde_json::to_vec(&older).map(Bytes::from)
+    }
 }
 
 /// The version that `content` gets under `epoch`, where `held` (version, content, mark of a mass change) is in force; `Err`
@@ -243,7 +264,11 @@ pub enum NodeError {
     #[error("this report speaks for another node")]
     OtherNode,
     /// Its shape is not one we know.
-    #[error("format {0} is not spoken here, {known} is", known = gon_proto::FORMAT)]
+    #[error(
+        "format {0} is not spoken here, {oldest} to {newest} are",
+        oldest = gon_proto::OLDEST_FORMAT,
+        newest = gon_proto::FORMAT
+    )]
     Format(u32),
     /// Something in it cannot be.
     #[error("{0}")]
@@ -286,6 +311,8 @@ impl IntoResponse for NodeError {
 struct Poll {
     after: Option<String>,
     wait: Option<u64>,
+    /// What the agent speaks; the first format had no word for it.
+    format: Option<u32>,
 }
 
 async fn poll<D: NodeDocument>(
@@ -306,6 +333,11 @@ async fn poll<D: NodeDocument>(
         None => DocumentVersion::default(),
     };
     let wait = Duration::from_secs(poll.wait.unwrap_or(25).min(LONGEST_WAIT));
+    // One that is ahead of us understands us; one that is too far behind does not.
+    let format = poll.format.unwrap_or(1).min(gon_proto::FORMAT);
+    if !gon_proto::is_spoken(format) {
+        return Err(NodeError::Format(format));
+    }
     Ok(match documents.newer(node, after, wait).await {
         None => StatusCode::NO_CONTENT.into_response(),
         Some(document) => (
@@ -313,7 +345,9 @@ async fn poll<D: NodeDocument>(
                 (header::ETAG, format!("\"{}\"", document.version)),
                 (header::CONTENT_TYPE, "application/json".to_owned()),
             ],
-            document.body.clone(),
+            document
+                .body_in(format)
+                .map_err(|error| StoreError::Db(gon_store::invalid(error.to_string())))?,
         )
             .into_response(),
     })
@@ -404,7 +438,7 @@ async fn node_report(
     Extension(identity): Extension<NodeIdentity>,
     Json(report): Json<NodeReport>,
 ) -> Result<Json<NodeAnswer>, NodeError> {
-    if report.format != gon_proto::FORMAT {
+    if !gon_proto::is_spoken(report.format) {
         return Err(NodeError::Format(report.format));
     }
     if *report.name != *identity.0 {
@@ -414,7 +448,7 @@ async fn node_report(
 }
 
 fn check(format: u32, claimed: NodeId, node: NodeId) -> Result<(), NodeError> {
-    if format != gon_proto::FORMAT {
+    if !gon_proto::is_spoken(format) {
         return Err(NodeError::Format(format));
     }
     if claimed != node {

@@ -205,7 +205,7 @@ impl Admission {
 
     async fn admit(&self, request: JoinRequest, address: IpAddr) -> Result<JoinAnswer, JoinError> {
         check_format(request.format)?;
-        let JoinRequest { secret, name, requests, .. } = request;
+        let JoinRequest { format, secret, name, requests } = request;
         if requests.is_empty() {
             return Err(JoinError::Invalid("a certificate has to be asked for".to_owned()));
         }
@@ -233,7 +233,7 @@ impl Admission {
             return Err(JoinError::NameHeld(name));
         }
         let mut answer = JoinAnswer {
-            format: gon_proto::FORMAT,
+            format,
             name: name.clone(),
             ca_pem: bundle,
             certificates: std::collections::BTreeMap::new(),
@@ -273,10 +273,11 @@ fn refused(error: TlsError) -> JoinError {
 }
 
 fn check_format(format: u32) -> Result<(), JoinError> {
-    if format == gon_proto::FORMAT {
+    if gon_proto::is_spoken(format) {
         return Ok(());
     }
-    Err(JoinError::Invalid(format!("format {format} is not spoken here, {} is", gon_proto::FORMAT)))
+    let spoken = gon_proto::OLDEST_FORMAT..=gon_proto::FORMAT;
+    Err(JoinError::Invalid(format!("format {format} is not spoken here, {spoken:?} are")))
 }
 
 /// Read anew each time: it may have been replaced.
@@ -317,7 +318,7 @@ async fn renew(
         admission.sign(&mut tx, &authority, role, &standing.name, &standing.hosts, &request.request).await?;
     commit(tx).await?;
     tracing::info!(role = %role, name = standing.name, serial = issued.serial, "a certificate was renewed");
-    Ok(Json(RenewAnswer { format: gon_proto::FORMAT, ca_pem, certificate: issued.pem }))
+    Ok(Json(RenewAnswer { format: request.format, ca_pem, certificate: issued.pem }))
 }
 
 async fn authorities(State(admission): State<Arc<Admission>>) -> Result<Json<AuthoritiesAnswer>, JoinError> {

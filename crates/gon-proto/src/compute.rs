@@ -24,6 +24,18 @@ pub struct NodeCompute {
     pub instances: Vec<InstanceSpec>,
 }
 
+impl NodeCompute {
+    /// Says it in this format: what that one has no words for is left out.
+    pub fn speak(&mut self, format: u32) {
+        self.format = format;
+        if format < 2 {
+            for instance in &mut self.instances {
+                instance.origin = None;
+            }
+        }
+    }
+}
+
 /// What an instance's power should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

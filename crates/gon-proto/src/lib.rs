@@ -24,5 +24,14 @@ pub use report::{
     ObservedInstance, OverlayReport, PortReport, PortStatus, VpcReport,
 };
 
-/// Version of the shapes in this crate. A controller and an agent may differ by one.
-pub const FORMAT: u32 = 1;
+/// Version of the shapes in this crate. An agent may be one behind the controllers, never ahead of them: a site is brought
+/// to a new version controllers first, and back agents first. 2 added what several nodes need: peers, labels, epochs.
+pub const FORMAT: u32 = 2;
+/// The oldest that is understood.
+pub const OLDEST_FORMAT: u32 = FORMAT - 1;
+
+/// Whether what says that it has this format can be read here.
+#[must_use]
+pub const fn is_spoken(format: u32) -> bool {
+    OLDEST_FORMAT <= format && format <= FORMAT
+}

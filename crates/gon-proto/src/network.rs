@@ -66,6 +66,20 @@ impl NodeNetwork {
     }
 }
 
+impl NodeNetwork {
+    /// Says it in this format: what that one has no words for is left out. A node that knows no peers reaches none, and
+    /// one that cannot be told of an interface that forwards for others checks it as any other.
+    pub fn speak(&mut self, format: u32) {
+        self.format = format;
+        if format < 2 {
+            self.peers.clear();
+            for address in &mut self.addresses {
+                address.source_dest_check = true;
+            }
+        }
+    }
+}
+
 /// Another node on the underlay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

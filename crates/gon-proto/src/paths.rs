@@ -2,7 +2,8 @@
 //! certificate (or, in one process, the private socket) says it is.
 
 /// GET: the network document. Query `after=EPOCH.GENERATION` waits until there is a newer one, at most `wait` seconds
-/// (default 25), then 204. The body is a [`crate::NodeNetwork`]; header `etag` repeats the version.
+/// (default 25), then 204. The body is a [`crate::NodeNetwork`] of the `format` that is asked for, 1 if none is; header
+/// `etag` repeats the version.
 pub const NETWORK_DOCUMENT: &str = "/node/v1/network";
 /// POST: a [`crate::NetworkReport`].
 pub const NETWORK_REPORT: &str = "/node/v1/network/report";

@@ -46,11 +46,11 @@ async fn the_documents_of_a_node_are_as_printed() {
     site.network.refresh(n1()).await.unwrap();
     site.compute.refresh(n1()).await.unwrap();
     let router = routers(&site, "n1");
-    let (status, etag, body) = get(&router, "/node/v1/network?wait=0").await;
+    let (status, etag, body) = get(&router, "/node/v1/network?wait=0&format=2").await;
     assert_eq!((status, etag.as_deref()), (StatusCode::OK, Some("\"1.1\"")));
     let network: NodeNetwork = serde_json::from_slice(&body).unwrap();
     golden("network_document.json", &(serde_json::to_string_pretty(&network).unwrap() + "\n"));
-    let (_, _, body) = get(&router, "/node/v1/compute?wait=0").await;
+    let (_, _, body) = get(&router, "/node/v1/compute?wait=0&format=2").await;
     let compute: NodeCompute = serde_json::from_slice(&body).unwrap();
     golden("compute_document.json", &(serde_json::to_string_pretty(&compute).unwrap() + "\n"));
 }
@@ -178,4 +178,61 @@ async fn a_node_joins_by_reporting_and_brings_its_images() {
     assert_eq!(post(&bad).await.0, StatusCode::BAD_REQUEST);
     assert_eq!(post(&node_report("w1", "z")).await.0, StatusCode::BAD_REQUEST);
     let _ = id::<gon_types::id::Node>(1);
+}
+
+/// What an agent of the version before says: the first format had neither labels nor epochs.
+const OLD_NODE: &str = r#"{ "format": 1, "name": "w1", "availability_zone": "local-1a", "vcpus": 4, "memory_mib": 4096,
+  "disk_gib": 50, "accelerator": "tcg", "ovs_datapath": "netdev", "versions": { "gond": "0.0.9" }, "images": {} }"#;
+const OLD_NETWORK: &str = r#"{ "format": 1, "node": "00000000-0000-7000-8000-000000000001",
+  "applied": { "epoch": 1, "generation": 1 }, "vpcs": [], "ports": [] }"#;
+const OLD_COMPUTE: &str = r#"{ "format": 1, "node": "00000000-0000-7000-8000-000000000001",
+  "accepted": { "epoch": 1, "generation": 1 }, "instances": [ { "id": "00000000-0000-7000-8000-000000000701",
+  "generation": 2, "placement_epoch": 1, "observed": "running", "reboot_seq": 0, "reason": null } ] }"#;
+
+#[tokio::test]
+async fn agents_of_the_version_before_are_understood_and_understand() {
+    let site = Site::new().await;
+    // Something that only the newer format can say.
+    site.sql(
+        "insert into operations (id, account_id, user_id, request_id, action, resource, resource_id, goal, deadline)
+         values ('00000000-0000-7000-8000-000000002001', '00000000-0000-7000-8000-0000000000a1',
+           '00000000-0000-7000-8000-0000000000b1', 'req-1', 'RunInstances', 'instance',
+           '00000000-0000-7000-8000-000000000702', 'running', now() + interval '1 hour');
+         update nodes set overlay_address = '192.0.2.2', overlay_mtu = 1500 where name = 'n2';",
+    )
+    .await;
+    site.network.refresh(n1()).await.unwrap();
+    site.compute.refresh(n1()).await.unwrap();
+    let router = routers(&site, "n1");
+    let joins = routers(&site, "w1");
+    for (router, path, body) in [
+        (&joins, "/node/v1/node", OLD_NODE),
+        (&router, "/node/v1/network/report", OLD_NETWORK),
+        (&router, "/node/v1/compute/report", OLD_COMPUTE),
+    ] {
+        let (status, _, answer) = call(router, "POST", path, body.to_owned()).await;
+        assert!(status.is_success(), "{path}: {status} {}", String::from_utf8_lossy(&answer));
+    }
+    let seen = site.row("select jsonb_build_array(state) from instances where id::text like '%701'").await;
+    assert_eq!(seen, serde_json::json!(["running"]));
+
+    // The same document in both: under the same version, and without what the older one has no words for.
+    for path in ["/node/v1/network?wait=0", "/node/v1/compute?wait=0"] {
+        let read = async |format: &str| {
+            let (status, etag, body) = get(&router, &format!("{path}{format}")).await;
+            assert_eq!(status, StatusCode::OK, "{path}{format}");
+            (etag, serde_json::from_slice::<serde_json::Value>(&body).unwrap())
+        };
+        let (new, old) = (read("&format=2").await, read("").await);
+        assert_eq!((&old.0, &old.1), (&new.0, &read("&format=1").await.1), "{path}");
+        // One that is ahead of us is told what we know.
+        assert_eq!(read("&format=3").await, new, "{path}");
+        assert_eq!((&new.1["format"], &old.1["format"]), (&2.into(), &1.into()));
+        let newer = ["\"peers\"", "\"origin\""];
+        let says =
+            |document: &serde_json::Value| newer.iter().any(|word| document.to_string().contains(word));
+        assert!(!says(&old.1), "{path}: {}", old.1);
+        assert!(says(&new.1), "{path}: the test proves nothing");
+        assert_eq!(get(&router, &format!("{path}&format=0")).await.0, StatusCode::BAD_REQUEST);
+    }
 }
