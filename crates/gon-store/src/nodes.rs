@@ -112,6 +112,8 @@ pub async fn report(
            and ($13::uuid is null or (id, epoch) = ($13, $14))
            and ($15::text is null or exists (
              select from leader_epochs l where l.role = $15 and l.epoch = $16 for share))
+           -- It will be said again: the commit waits neither for the disk nor for a standby.
+           and set_config('synchronous_commit', 'off', true) = 'off'
          returning id, epoch",
     )
     .bind(&facts.name)
@@ -376,6 +378,18 @@ pub async fn set_cordoned(tx: &mut Conn, node: Uuid, cordoned: bool) -> Result<(
 pub async fn set_draining(tx: &mut Conn, node: Uuid) -> Result<()> {
     sqlx::query(
         "update nodes set draining_at = coalesce(draining_at, now()), schedulable = false where id = $1",
+    )
+    .bind(node)
+    .execute(&mut *tx)
+    .await?;
+    ring(tx, "node", node).await
+}
+
+/// Ends a drain that was called off: what has left has left, and nothing new comes.
+pub async fn end_draining(tx: &mut Conn, node: Uuid) -> Result<()> {
+    sqlx::query(
+        "update nodes set cordoned_at = coalesce(cordoned_at, now()), draining_at = null, schedulable = false
+         where id = $1",
     )
     .bind(node)
     .execute(&mut *tx)

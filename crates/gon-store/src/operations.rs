@@ -87,6 +87,20 @@ pub async fn cancel(tx: &mut Conn, resources: &[Uuid], why: &str) -> Result<()> 
     Ok(())
 }
 
+/// Cancels one operation; false if it has ended.
+pub async fn cancel_one(tx: &mut Conn, id: Uuid, why: &str) -> Result<bool> {
+    let done = sqlx::query(
+        "update operations set state = 'cancelled', last_error = $2, finished_at = now(), updated_at = now(),
+           lease_owner = null, lease_until = null
+         where id = $1 and finished_at is null",
+    )
+    .bind(id)
+    .bind(why)
+    .execute(tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// Closes what is open for an instance and decided by how it is now: succeeded if its goal has come about, failed or
 /// cancelled if it no longer can. `reboots` is how many the node has done, if it said so while the guest ran.
 pub async fn settle(tx: &mut Conn, instance: Uuid, reboots: Option<i64>) -> Result<()> {

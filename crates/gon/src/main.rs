@@ -4,6 +4,7 @@
 //! each one.
 
 mod nodes;
+mod operations;
 mod output;
 mod quickstart;
 mod session;
@@ -89,20 +90,16 @@ enum Command {
         id: String,
     },
     /// Servers that run instances: list them, keep instances away, empty, remove. For administrators.
+    #[command(visible_alias = "node")]
     Nodes {
         #[command(subcommand)]
         verb: nodes::Verb,
     },
-    /// What was answered before it was done: all of it, or one operation until it has ended.
+    /// What was answered before it was done: list it, show it, wait for its end, call it off.
+    #[command(visible_alias = "operation")]
     Operations {
-        /// Only this one.
-        id: Option<String>,
-        /// Those in this state: pending, running, succeeded, failed, cancelled.
-        #[arg(long)]
-        state: Option<String>,
-        /// Wait until the operation has ended; fails unless it succeeded.
-        #[arg(long, requires = "id")]
-        wait: bool,
+        #[command(subcommand)]
+        verb: operations::Verb,
     },
     /// Make a VPC with a public subnet, a key pair and an instance, and wait until it answers SSH. Idempotent.
     Quickstart {
@@ -156,15 +153,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
                     output::console(&api.get(&path).await?)?;
                 }
                 Command::Nodes { verb } => nodes::run(&mut api, verb, json).await?,
-                Command::Operations { id: None, state, .. } => {
-                    let filters: Vec<String> = state.iter().map(|state| format!("state={state}")).collect();
-                    let path = session::list_path("operations", &filters)?;
-                    output::list("operations", &api.list(&path).await?, json)?;
-                }
-                Command::Operations { id: Some(id), wait: false, .. } => {
-                    output::one(&api.get(&session::path_of(&id)?).await?)?;
-                }
-                Command::Operations { id: Some(id), .. } => nodes::wait(&mut api, &id, json).await?,
+                Command::Operations { verb } => operations::run(&mut api, verb, json).await?,
                 Command::Login { .. } | Command::Quickstart { .. } => {}
             }
             Ok(())

@@ -1,21 +1,17 @@
 //! `gon nodes …`: what operators do with servers. Nodes go by name here, as people call them, or by id.
 
-use std::time::Duration;
-
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use crate::output;
 use crate::session::{self, Api};
-
-/// How often a running operation is looked at.
-const LOOK: Duration = Duration::from_secs(1);
+use crate::{operations, output};
 
 /// What to do.
 #[derive(Subcommand)]
 pub enum Verb {
     /// List them.
+    #[command(visible_alias = "ls")]
     List {
         /// Those in this state: ready, cordoned, draining, unknown, removed.
         #[arg(long)]
@@ -48,6 +44,7 @@ pub enum Verb {
         wait: bool,
     },
     /// Remove it for good, with its certificates. It must have nothing.
+    #[command(visible_alias = "rm")]
     Remove {
         /// Its name or id.
         node: String,
@@ -75,7 +72,7 @@ pub async fn run(api: &mut Api, verb: Verb, json: bool) -> anyhow::Result<()> {
             let body = json!({ "stop_instances": stop_instances });
             let answer = act(api, &node, "drain", body, json).await?;
             match answer.get("operation_id").and_then(Value::as_str) {
-                Some(operation) if until_done => wait(api, operation, json).await,
+                Some(operation) if until_done => operations::wait(api, operation, json).await,
                 _ => Ok(()),
             }
         }
@@ -104,18 +101,4 @@ async fn act(api: &mut Api, node: &str, verb: &str, body: Value, json: bool) -> 
     let answer = api.post(&path, &body).await?;
     output::changed(node, answer.clone(), json)?;
     Ok(answer)
-}
-
-/// Waits until an operation has ended, and says how.
-pub async fn wait(api: &mut Api, id: &str, json: bool) -> anyhow::Result<()> {
-    let path = session::path_of(id)?;
-    loop {
-        let operation = api.get(&path).await?;
-        let text = |key: &str| operation.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-        match text("state").as_str() {
-            "pending" | "running" => tokio::time::sleep(LOOK).await,
-            "succeeded" => return output::changed(id, operation, json),
-            state => bail!("the operation {id} has {state}: {}", text("error")),
-        }
-    }
 }

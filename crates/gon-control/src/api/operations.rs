@@ -18,4 +18,15 @@ pub fn register(routes: &mut Routes) {
         spec("getOperation", Verb::Get, "/operations/{id}", 200, "Describe an operation"),
         service::get,
     );
+    routes.add(
+        Action::CancelOperation,
+        spec(
+            "cancelOperation",
+            Verb::Post,
+            "/operations/{id}/cancel",
+            200,
+            "Call off an operation that the platform works on: a drain",
+        ),
+        service::cancel,
+    );
 }

@@ -2,13 +2,16 @@
 
 use gon_api::operations::{ListOperations, Operation};
 use gon_api::page::{NoQuery, Page};
+use gon_core::authz::Role;
+use gon_store::journal::Entry;
+use gon_store::nodes;
 use gon_store::operations::{self, Filter, Opening, OperationRow};
 use gon_store::reference::Ref;
 use gon_types::id::{InstanceId, NodeId, OperationId};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::error::{Refusal, Result};
+use super::error::{Kind as No, Refusal, Result};
 use super::{Cx, parse};
 use crate::api::One;
 
@@ -103,4 +106,44 @@ pub async fn list(cx: Cx, (): (), query: ListOperations, (): ()) -> Result<Page<
 pub async fn get(cx: Cx, One(id): One<Kind>, _: NoQuery, (): ()) -> Result<Operation> {
     let mut conn = cx.conn().await?;
     Ok(show(Cx::found(operations::get(&mut conn, cx.account(), &Ref::from(&id)).await, &id)?))
+}
+
+/// Calls an operation off, if the platform itself works on it: the node of a drain stays cordoned, and what has left it
+/// has left. What an instance was asked to do is taken back by asking it for something else, which cancels this.
+pub async fn cancel(cx: Cx, One(id): One<Kind>, _: NoQuery, (): ()) -> Result<Operation> {
+    let mut tx = cx.begin().await?;
+    let row = Cx::found(operations::get(&mut tx, cx.account(), &Ref::from(&id)).await, &id)?;
+    let shown = OperationId::from_uuid(row.id);
+    let ended = |state: &str| {
+        Refusal::conflict("IncorrectState", format!("the operation '{shown}' has ended: it has {state}"))
+    };
+    if row.finished_at.is_some() {
+        return Err(ended(&row.state));
+    }
+    if row.resource != "node" {
+        let instead = match row.action.as_str() {
+            "RunInstances" => "terminate the instance",
+            "StartInstances" | "RebootInstances" => "stop or terminate the instance",
+            "StopInstances" => "start or terminate the instance",
+            _ => "nothing takes it back",
+        };
+        let why = format!("{} cannot be called off: {instead}", row.action);
+        return Err(Refusal::conflict("UnsupportedOperation", why));
+    }
+    if cx.actor.role != Role::Admin {
+        return Err(Refusal::new(No::Denied, "UnauthorizedOperation", "your role does not allow this"));
+    }
+    // The node before its operation, as a drain locks them.
+    let node = nodes::lock(&mut tx, &row.resource_id.into()).await?;
+    if !operations::cancel_one(&mut tx, row.id, "called off").await? {
+        let now = operations::get(&mut tx, cx.account(), &row.id.into()).await?;
+        return Err(ended(&now.state));
+    }
+    nodes::end_draining(&mut tx, node.id).await?;
+    let operation = show(operations::get(&mut tx, cx.account(), &row.id.into()).await?);
+    let entry = Entry::new("CancelOperation", row.id)
+        .event("operation", row.id, Some(&row.state), Some("cancelled"))
+        .event("node", node.id, Some(&node.state), None);
+    cx.commit(tx, entry, &operation).await?;
+    Ok(operation)
 }

@@ -155,3 +155,41 @@ async fn every_instance_of_a_launch_has_its_own_and_a_repeated_request_has_the_s
     assert_eq!(send().await, first);
     assert_eq!(cloud.api.count("select count(*) from operations").await, 3);
 }
+
+#[tokio::test]
+async fn a_drain_can_be_called_off_and_what_an_instance_does_cannot() {
+    let cloud = Cloud::new().await;
+    let subnet = cloud.subnet().await;
+    let runs = cloud.instance(&subnet, json!({})).await;
+    cloud.say(runs, ObservedInstance::Running).await;
+    let n1 = cloud.node_id("n1").await;
+    let drain = operation(&cloud.api.post(&format!("/nodes/{n1}/drain"), json!({})).await.ok());
+    cloud.manager.tick("m").await.unwrap();
+    let path = format!("/operations/{drain}/cancel");
+    // Only by those who may drain; for others it is not there.
+    let account = cloud.api.user("default", "colleague", "member").await;
+    let stranger = cloud.api.user("other", "stranger", "admin").await;
+    for (user, problem) in
+        [(account, (403, "UnauthorizedOperation")), (stranger, (404, "InvalidOperationID.NotFound"))]
+    {
+        let refused = cloud.api.as_user(&user, axum::http::Method::POST, &path, Some(&json!({}))).await;
+        assert_eq!(refused.problem(), problem);
+    }
+    assert_eq!(state(&cloud, &drain).await.0, "running");
+    let called_off = cloud.api.post(&path, json!({})).await.ok();
+    assert_eq!((&called_off["state"], &called_off["tries"]), (&json!("cancelled"), &json!(1)));
+    assert_eq!(state(&cloud, &drain).await, ("cancelled".to_owned(), Some("called off".to_owned())));
+    let node = cloud.api.get(&format!("/nodes/{n1}")).await.ok();
+    assert_eq!((&node["state"], &node["schedulable"]), (&json!("cordoned"), &json!(false)));
+    assert_eq!(cloud.api.post(&path, json!({})).await.problem(), (409, "IncorrectState"));
+    // Nobody works on it any more.
+    assert_eq!(cloud.manager.claim("m").await.unwrap(), None);
+    assert_eq!(cloud.get(runs).await["state"], "running");
+
+    let stop = act(&cloud, runs, "stop").await;
+    let refused = cloud.api.post(&format!("/operations/{stop}/cancel"), json!({})).await;
+    assert_eq!(refused.problem(), (409, "UnsupportedOperation"));
+    assert!(refused.body["detail"].as_str().unwrap().contains("start or terminate the instance"));
+    assert_eq!(state(&cloud, &stop).await, is("running"));
+    assert_eq!(cloud.api.count("select count(*) from audit_log where action = 'CancelOperation'").await, 1);
+}
