@@ -58,6 +58,13 @@ pub async fn script(store: &Store, statements: &'static str) -> Result<()> {
     commit(tx).await
 }
 
+/// Keeps everybody else from a table until the transaction ends: for tests of what they do then.
+pub async fn lock_table(tx: &mut crate::Conn, table: &str) -> Result<()> {
+    let statement = format!("lock table {} in access exclusive mode", identifier(table)?);
+    sqlx::query(AssertSqlSafe(statement)).execute(tx).await?;
+    Ok(())
+}
+
 /// The rows of a query that has one column of type `jsonb`: for assertions of tests and for repairs.
 pub async fn json(store: &Store, query: &'static str) -> Result<Vec<serde_json::Value>> {
     Ok(sqlx::query_scalar(query).fetch_all(store.pool()).await?)

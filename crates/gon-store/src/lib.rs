@@ -148,14 +148,14 @@ impl Store {
         let options = options.application_name("gond").options([
             // A statement that runs for 5 s is a defect or an attack (rule R21).
             ("statement_timeout", "5000"),
-            // Who waits longer than this for a row or a table is told to try again.
-            ("lock_timeout", "1500"),
+            // Who waits longer than this for a row or a table is told to try again, within a second (row C6).
+            ("lock_timeout", "900"),
             ("idle_in_transaction_session_timeout", "10000"),
         ]);
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .min_connections(1)
-            .acquire_timeout(Duration::from_secs(1))
+            .acquire_timeout(Duration::from_millis(900))
             // A round trip before every use would double the cost of a read; one that rested may have died meanwhile.
             .test_before_acquire(false)
             .before_acquire(|conn, meta| {
@@ -230,20 +230,32 @@ pub const COMMIT_DEADLINE: Duration = Duration::from_secs(4);
 pub async fn commit(tx: Tx) -> Result<()> {
     match tokio::time::timeout(COMMIT_DEADLINE, tx.commit()).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(match StoreError::from(error) {
+        // PostgreSQL's own words; those of one that is going down say nothing of the outcome.
+        Ok(Err(error @ sqlx::Error::Database(_))) => Err(match StoreError::from(error) {
             StoreError::Unavailable(source) => StoreError::OutcomeUnknown(source),
-            other => other,
+            refused => refused,
         }),
+        Ok(Err(error)) => Err(StoreError::OutcomeUnknown(error)),
         Err(_) => Err(StoreError::OutcomeUnknown(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))),
     }
 }
 
-/// What it means that a statement which is its own transaction failed: when the connection broke under it, nobody knows.
-#[must_use]
-pub fn outcome_of_statement(error: StoreError) -> StoreError {
-    match error {
-        StoreError::Unavailable(source @ sqlx::Error::Io(_)) => StoreError::OutcomeUnknown(source),
-        other => other,
+/// A statement that changes something and is its own transaction, under the rules of [`commit`]: no answer within
+/// [`COMMIT_DEADLINE`], or a connection that broke under it, and nobody knows.
+pub async fn statement<T>(done: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(COMMIT_DEADLINE, done).await {
+        Ok(Err(StoreError::Unavailable(source))) => Err(match &source {
+            // It was rolled back: cancelled, or it waited too long for a lock.
+            sqlx::Error::Database(error) if matches!(error.code().as_deref(), Some("57014" | "55P03")) => {
+                StoreError::Unavailable(source)
+            }
+            _ => StoreError::OutcomeUnknown(source),
+        }),
+        Ok(Err(StoreError::Db(source))) if !matches!(source, sqlx::Error::Database(_)) => {
+            Err(StoreError::OutcomeUnknown(source))
+        }
+        Ok(result) => result,
+        Err(_) => Err(StoreError::OutcomeUnknown(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))),
     }
 }
 

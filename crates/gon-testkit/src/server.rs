@@ -109,10 +109,10 @@ rm -rf "$2"
         self.port
     }
 
-    /// The database with a pool of eight connections, over `port`: the server's own, or that of a proxy before it.
-    pub async fn database(&self, port: u16) -> anyhow::Result<TestDatabase> {
+    /// The database with a pool of so many connections, over `port`: the server's own, or that of a proxy before it.
+    pub async fn database(&self, port: u16, connections: u32) -> anyhow::Result<TestDatabase> {
         let url = self.url(port, "gon");
-        Ok(TestDatabase::borrowed(Store::connect(&url, 8).await?, url))
+        Ok(TestDatabase::borrowed(Store::connect(&url, connections).await?, url))
     }
 
     fn postmaster(&self) -> anyhow::Result<Pid> {

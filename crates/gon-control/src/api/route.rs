@@ -187,10 +187,13 @@ impl Routes {
                                     }
                                 }
                                 Err(refusal) => {
-                                    // The same request may have been done meanwhile by a twin of this one.
-                                    match replay(&call.cx).await? {
-                                        Some(replay) => return Ok(replay),
-                                        None => break Err(refusal),
+                                    // The same request may have been done meanwhile by a twin of this one, or by
+                                    // itself, if what failed was to hear of it.
+                                    match replay(&call.cx).await {
+                                        Ok(Some(replay)) => return Ok(replay),
+                                        // Who cannot look knows no more than before: "unknown" stays so.
+                                        Err(failed) if failed.kind != Kind::Unavailable => break Err(failed),
+                                        Ok(None) | Err(_) => break Err(refusal),
                                     }
                                 }
                                 Ok(answer) => break Ok(answer),

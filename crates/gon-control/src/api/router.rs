@@ -1,7 +1,7 @@
 //! Everything the API server answers.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use axum::Router;
@@ -52,7 +52,10 @@ pub fn routes() -> Routes {
 pub fn router(app: AppState) -> Router {
     let routes = routes();
     let api = routes.router.clone();
-    let document = Bytes::from(openapi::build(routes).to_json().unwrap_or_default());
+    // The same for every router of the process.
+    static DOCUMENT: OnceLock<Bytes> = OnceLock::new();
+    let document =
+        DOCUMENT.get_or_init(|| Bytes::from(openapi::build(routes).to_json().unwrap_or_default())).clone();
     api.route("/api/v1/ws", get(ws::open))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))

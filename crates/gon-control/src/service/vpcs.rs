@@ -70,9 +70,7 @@ pub async fn create(cx: Cx, (): (), wait: Wait, Json(body): Json<CreateVpc>) -> 
     };
     if cx.idempotency.is_none() {
         let mut conn = cx.conn().await?;
-        let created_at = vpcs::create(&mut conn, &cx.author, &ids, &name, cidr)
-            .await
-            .map_err(gon_store::outcome_of_statement)?;
+        let created_at = gon_store::statement(vpcs::create(&mut conn, &cx.author, &ids, &name, cidr)).await?;
         cx.app.nudge.nudge();
         return Ok(shown(created_at));
     }

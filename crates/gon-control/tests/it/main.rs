@@ -3,6 +3,7 @@
 
 mod api;
 mod documents;
+mod faults;
 mod ingest;
 mod join;
 mod leaders;

@@ -251,6 +251,33 @@ pub const REFUSED: &[(&str, &str)] = &[
           now(), 'w2', decode(repeat('02', 32), 'hex'))",
     ),
     (
+        "join_tokens_server_name_check",
+        "insert into join_tokens (id, secret_sha256, roles, created_by, expires_at, server_name) values
+         (gen_random_uuid(), decode(repeat('04', 32), 'hex'), '{operator}', 'x', now() + interval '1 hour', 'W 1')",
+    ),
+    (
+        "join_tokens_created_by_check",
+        "insert into join_tokens (id, secret_sha256, roles, created_by, expires_at) values
+         (gen_random_uuid(), decode(repeat('04', 32), 'hex'), '{operator}', '', now() + interval '1 hour')",
+    ),
+    (
+        "join_tokens_used_by_check",
+        "insert into join_tokens (id, secret_sha256, roles, created_by, expires_at, used_at, used_by, request_sha256)
+         values (gen_random_uuid(), decode(repeat('04', 32), 'hex'), '{operator}', 'x', now() + interval '1 hour',
+          now(), '-', decode(repeat('02', 32), 'hex'))",
+    ),
+    (
+        "join_tokens_request_check",
+        "insert into join_tokens (id, secret_sha256, roles, created_by, expires_at, used_at, used_by, request_sha256)
+         values (gen_random_uuid(), decode(repeat('04', 32), 'hex'), '{operator}', 'x', now() + interval '1 hour',
+          now(), 'w1', decode('02', 'hex'))",
+    ),
+    (
+        "certificates_reason_check",
+        "insert into certificates (serial, role, name, authority_sha256, not_after, revoked_at, reason) values
+         (repeat('2', 32), 'bus', 's1', repeat('a', 64), now() + interval '1 day', now(), '')",
+    ),
+    (
         "certificates_role_check",
         "insert into certificates (serial, role, name, authority_sha256, not_after) values
          (repeat('2', 32), 'root', 's1', repeat('a', 64), now() + interval '1 day')",

@@ -50,6 +50,18 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     ("instances_leaving_check", "update instances set leaving_node = true where id = u('62')"),
     ("instances_leaving_check", "update instances set leaving_node = true, disk_gib = 1 where id = u('61')"),
+    (
+        "nodes_overlay_address_key",
+        "update nodes set overlay_address = '192.0.2.9', overlay_mtu = 1500 where id = u('1'); insert into nodes (id, name, availability_zone, capacity_vcpus, capacity_memory_mib, capacity_disk_gib, accelerator, ovs_datapath, overlay_address, overlay_mtu) values (u('6'), 'n6', 'z-1a', 1, 1, 1, 'tcg', 'netdev', '192.0.2.9', 1500)",
+    ),
+    ("nodes_overlay_address_check", "update nodes set overlay_address = '192.0.2.0/24', overlay_mtu = 1500"),
+    ("nodes_overlay_address_check", "update nodes set overlay_address = '2001:db8::1', overlay_mtu = 1500"),
+    (
+        "nodes_overlay_mtu_check",
+        "update nodes set overlay_address = '192.0.2.9', overlay_mtu = 625 where id = u('1')",
+    ),
+    ("nodes_overlay_check", "update nodes set overlay_mtu = 1500"),
+    ("vpcs_key_fixed", "update vpcs set key = key + 1000 where id = u('11')"),
     // Operations.
     ("operations_account_fkey", "update operations set account_id = u('f') where id = u('91')"),
     ("operations_user_fkey", "update operations set user_id = u('b2') where id = u('91')"),
@@ -532,7 +544,8 @@ async fn every_named_constraint_has_a_case() {
 const SCHEMA: &str = concat!(
     include_str!("../../migrations/0001_create_schema.sql"),
     include_str!("../../migrations/0002_cluster.sql"),
-    include_str!("../../migrations/0003_certificates.sql")
+    include_str!("../../migrations/0003_certificates.sql"),
+    include_str!("../../migrations/0004_overlay.sql")
 );
 
 #[tokio::test]

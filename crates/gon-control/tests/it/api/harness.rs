@@ -74,31 +74,40 @@ impl Api {
     }
 
     pub async fn with(config: ApiConfig) -> Self {
-        let database = gon_testkit::database().await;
-        let bus = Arc::new(MemoryBus::new());
-        let nudge = Nudge::new();
+        let mut api = Self::bare(gon_testkit::database().await, config);
+        api.ring();
+        api.admin = api.user("default", "admin", "admin").await;
+        api
+    }
+
+    /// With nothing beside it and nobody known: only requests use the database.
+    pub fn bare(database: TestDatabase, config: ApiConfig) -> Self {
         let app = AppState::new(
             database.store.clone(),
-            nudge.clone(),
+            Nudge::new(),
             Tokens::ephemeral().unwrap(),
             Arc::new(NoConsole),
             config,
             Arc::new(Mutex::new(Registry::default())),
         );
+        let router = router(app.clone());
+        let admin = User { id: Uuid::nil(), account: Uuid::nil(), token: String::new() };
+        Self { database, app, router, admin, _stop: CancellationToken::new().drop_guard() }
+    }
+
+    /// Begins to ring doorbells and to tell those who watch.
+    fn ring(&mut self) {
+        let bus = Arc::new(MemoryBus::new());
         let stop = CancellationToken::new();
         tokio::spawn(relay::run(
-            database.store.clone(),
+            self.database.store.clone(),
             Arc::clone(&bus) as _,
-            nudge,
+            self.app.nudge.clone(),
             Arc::new(Metrics::default()),
             stop.clone(),
         ));
-        tokio::spawn(watch_events(app.clone(), Arc::clone(&bus) as _, stop.clone()));
-        let router = router(app.clone());
-        let admin = User { id: Uuid::nil(), account: Uuid::nil(), token: String::new() };
-        let mut api = Self { database, app, router, admin, _stop: stop.drop_guard() };
-        api.admin = api.user("default", "admin", "admin").await;
-        api
+        tokio::spawn(watch_events(self.app.clone(), Arc::clone(&bus) as _, stop.clone()));
+        self._stop = stop.drop_guard();
     }
 
     /// With a node in zone `gon-1a`, two images and a pool of addresses.
