@@ -1,3 +1,4 @@
+use gon_agent::ledger::{Ledger, LedgerError};
 use gon_proto::{
     ComputeReport, InstanceReport, NetworkReport, ObservedInstance, PortReport, PortStatus, VpcReport,
 };
@@ -262,4 +263,66 @@ async fn a_mass_removal_is_announced_exactly_when_it_is_one() {
     )
     .await;
     assert!(flag().await);
+}
+
+/// D9: what a controller says by mistake, as its nodes' agents take it. None of it stops anything.
+#[tokio::test]
+async fn what_is_said_by_mistake_is_not_taken() {
+    let site = Site::new().await;
+    site.sql(
+        "insert into instances (id, account_id, user_id, vpc_id, subnet_id, name, instance_type, vcpus, memory_mib,
+           image_id, reservation_id, state, power, node_id, placement_epoch, run_as_uid)
+         select ('00000000-0000-7000-8000-0000000010' || to_char(n, 'FM00'))::uuid,
+           '00000000-0000-7000-8000-0000000000a1', '00000000-0000-7000-8000-0000000000b1',
+           '00000000-0000-7000-8000-000000000101', '00000000-0000-7000-8000-000000000201', 'x' || n, 'g1.nano', 1, 64,
+           '00000000-0000-7000-8000-0000000000c1', '00000000-0000-7000-8000-000000000005', 'running', 'running',
+           '00000000-0000-7000-8000-000000000001', 1, 600100 + n
+         from generate_series(1, 10) n",
+    )
+    .await;
+    let served = async || {
+        site.compute.refresh(n1()).await.unwrap();
+        site.compute.documents().latest(n1()).unwrap().body.clone()
+    };
+    let parse = |body: &[u8]| serde_json::from_slice::<gon_proto::NodeCompute>(body);
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Ledger::open(dir.path(), n1()).unwrap();
+    let body = served().await;
+    let first = parse(&body).unwrap();
+    let all = first.instances.len();
+    node.accept(first.clone()).unwrap();
+    // Truncated, wherever.
+    assert!((0..body.len()).step_by(37).all(|end| parse(&body[..end]).is_err()));
+    // A read that brings nothing, or too little: the controller does not say that it is meant, and the node does nothing.
+    for few in ["false", "name in ('x1', 'x2')"] {
+        let view = format!(
+            "alter table instances rename to all_instances;
+             create view instances as select * from all_instances where {few};"
+        );
+        site.sql(view.leak()).await;
+        let short = parse(&served().await).unwrap();
+        assert!(short.instances.len() <= 2 && !short.mass_change_ok, "{few}: {short:?}");
+        let refused = node.judge(&short);
+        assert!(matches!(refused, Err(LedgerError::MassChange { .. })), "{few}: {refused:?}");
+        // The planted bug: a controller that says "meant" of whatever it read.
+        let meant = gon_proto::NodeCompute { mass_change_ok: true, ..short };
+        assert!(node.judge(&meant).unwrap(), "{few}: the brake does not look at the mark");
+        site.sql("drop view instances; alter table all_instances rename to instances").await;
+        // The next whole read is taken as ever.
+        let whole = parse(&served().await).unwrap();
+        assert_eq!(whole.instances.len(), all);
+        node.accept(whole).unwrap();
+    }
+    // An older one, whatever it says.
+    let refused = node.judge(&gon_proto::NodeCompute { mass_change_ok: true, ..first });
+    assert!(matches!(refused, Err(LedgerError::Stale { .. })), "{refused:?}");
+    // What users did is meant.
+    site.sql(
+        "update instances set power = 'terminated', state = 'shutting-down', generation = generation + 1
+         where name like 'x%'",
+    )
+    .await;
+    let meant = parse(&served().await).unwrap();
+    assert!(meant.mass_change_ok);
+    node.accept(meant).unwrap();
 }

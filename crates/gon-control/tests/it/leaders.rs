@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use axum::{Extension, Router};
-use gon_cluster::{Alive, Announcement, ClusterError, Leadership, Lease, Liveness, MemoryLiveness};
+use gon_cluster::{
+    Alive, Announcement, ClusterError, EtcdConfig, EtcdLiveness, Leadership, Lease, Liveness, MemoryLiveness,
+};
 use gon_control::compute::{ComputeSettings, InstanceManager};
 use gon_control::documents::{self, NodeError, NodeIdentity};
 use gon_control::network::NetworkController;
@@ -16,6 +18,7 @@ use gon_proto::{
     VpcReport,
 };
 use gon_store::StoreError;
+use gon_testkit::proxy::{Faults, Proxy};
 use gon_types::DocumentVersion;
 use http_body_util::BodyExt as _;
 use serde_json::Value;
@@ -392,6 +395,35 @@ async fn a_lost_ticket_ends_nothing_and_a_higher_epoch_ends_everything() {
     })
     .await;
     assert!(first.manager.ready().leads() > epoch);
+    first.stop.cancel();
+    second.stop.cancel();
+}
+
+/// Nobody resigns: the first is cut off from etcd, as one that crashed or sleeps would be, and its lease runs out.
+#[tokio::test]
+async fn who_falls_silent_is_followed_within_fifteen_seconds() {
+    let site = Site::new().await;
+    let etcd = gon_testkit::etcd::one().await;
+    let endpoint = etcd.endpoints().remove(0);
+    let proxy = Proxy::start(endpoint.trim_start_matches("http://").parse().unwrap(), None, 1).await.unwrap();
+    let over = |endpoint: String| Arc::new(EtcdLiveness::new(EtcdConfig::new(vec![endpoint])));
+    let first = serve(&site, "first", over(format!("http://{}", proxy.address())) as _);
+    until("the first leads", Duration::from_secs(15), async || first.is_ready()).await;
+    let second = serve(&site, "second", over(endpoint) as _);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!second.manager.leads() && !second.controller.leads());
+    let before = (first.version(PATHS[0]).await, first.version(PATHS[1]).await);
+
+    proxy.set_both(Faults::frozen());
+    until("the second leads", Duration::from_secs(15), async || second.is_ready()).await;
+    assert!(second.version(PATHS[0]).await > before.0 && second.version(PATHS[1]).await > before.1);
+    // The first has heard nothing from etcd; PostgreSQL tells it.
+    until("the first has stopped", Duration::from_secs(3), async || {
+        !first.manager.leads() && !first.controller.leads()
+    })
+    .await;
+    let (status, retry, _) = call(&first.router, "GET", PATHS[1], String::new()).await;
+    assert_eq!((status, retry), (StatusCode::SERVICE_UNAVAILABLE, true));
     first.stop.cancel();
     second.stop.cancel();
 }
