@@ -180,7 +180,8 @@ impl InstanceManager {
     }
 
     async fn lead(&self, alive: &watch::Receiver<Alive>, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut bell = Bell::listen(&*self.bus, &self.store, &[Subject::Instance, Subject::Node], stop).await?;
+        let mut bell =
+            Bell::listen(&*self.bus, &self.store, &[Subject::Instance, Subject::Node], stop).await?;
         let mut pruned: Option<Instant> = None;
         loop {
             let wake = bell.wait().await;
@@ -249,16 +250,19 @@ impl InstanceManager {
 
     /// Reads, resolves and publishes one node's document. Returns the version in force.
     pub async fn refresh(&self, node: NodeId) -> Result<DocumentVersion, StoreError> {
-        let epoch = self.seat.fence()?.epoch;
+        let fence = self.seat.fence()?;
         let _turn = self.documents.turn().await;
         let rows = gon_store::compute_document::read(&self.store, node.uuid()).await?;
+        // Whoever leads after it has read led when it read. One that was deposed might have read later than its successor,
+        // and its newer rows in an older document would be undone by the successor's older rows in a newer one.
+        fence.check(&self.store).await?;
         let is_explained = self.is_explained(node, &rows).await?;
         let mass_change_ok = mass_change_ok(&rows, is_explained);
         let mut document = resolve::document(node, rows, &self.settings)?;
         let news = self.remember_origins(node, &mut document);
         let (version, new) = self
             .documents
-            .publish(epoch, node, document, mass_change_ok)
+            .publish(fence.epoch, node, document, mass_change_ok)
             .map_err(|error| StoreError::Db(gon_store::invalid(error.to_string())))?;
         if new {
             self.metrics.compute_documents.inc();

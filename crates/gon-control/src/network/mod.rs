@@ -225,9 +225,11 @@ impl NetworkController {
     /// Reads, resolves and publishes one node's document. Returns the version in force.
     pub async fn refresh(&self, node: NodeId) -> Result<DocumentVersion, StoreError> {
         let started = Instant::now();
-        let epoch = self.seat.fence()?.epoch;
+        let fence = self.seat.fence()?;
         let _turn = self.documents.turn().await;
         let rows = gon_store::network_document::read(&self.store, node.uuid()).await?;
+        // As the instance manager: rows of a leader only.
+        fence.check(&self.store).await?;
         let leaving = rows.leaving.clone();
         let document = resolve::document(node, rows, &self.settings)?;
         let ports: BTreeSet<Uuid> = document.ports.iter().map(|p| p.id.uuid()).collect();
@@ -238,7 +240,7 @@ impl NetworkController {
         let mut memory = lock(&self.memory);
         let (version, new) = self
             .documents
-            .publish(epoch, node, document, mass_change_ok)
+            .publish(fence.epoch, node, document, mass_change_ok)
             .map_err(|error| StoreError::Db(gon_store::invalid(error.to_string())))?;
         memory.entry(node).or_default().published(version, ports, vpcs, leaving);
         drop(memory);
