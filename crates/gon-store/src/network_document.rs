@@ -50,6 +50,8 @@ pub struct PortRow {
     pub subnet_id: Uuid,
     /// Its number on the node.
     pub port_no: i32,
+    /// Which placement of the instance that is.
+    pub placement_epoch: i64,
     /// Who the guest's QEMU runs as.
     pub run_as_uid: i32,
     /// Its Ethernet address.
@@ -227,7 +229,8 @@ pub async fn read(store: &Store, node: Uuid) -> Result<NodeNetworkRows> {
     let mut tx = store.pool().begin_with("begin isolation level repeatable read read only").await?;
     let mut rows = NodeNetworkRows::default();
     let placed: Vec<PortRow> = sqlx::query_as(
-        "select n.id, n.instance_id, n.vpc_id, n.subnet_id, n.port_no, i.run_as_uid, n.mac_address, n.private_ip,
+        "select n.id, n.instance_id, n.vpc_id, n.subnet_id, n.port_no, i.placement_epoch, i.run_as_uid, n.mac_address,
+           n.private_ip,
            p.address as public_ip, n.source_dest_check,
            array(select m.security_group_id from network_interface_security_groups m
                  where m.network_interface_id = n.id order by 1) as groups,

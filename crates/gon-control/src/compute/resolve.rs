@@ -30,7 +30,7 @@ fn instance(row: InstanceRow, settings: &ComputeSettings) -> Result<InstanceSpec
     };
     let nics = row.nics.into_iter().map(|(id, mac)| NicSpec {
         id: NetworkInterfaceId::from_uuid(id),
-        device: device_name(id),
+        device: device_name(id, row.placement_epoch),
         mac: mac.0,
         mtu: settings.mtu,
     });

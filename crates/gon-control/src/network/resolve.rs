@@ -19,11 +19,18 @@ use uuid::Uuid;
 
 use super::NetworkSettings;
 
-/// The tap device of an interface: `gt` and 12 hex digits of its id, which are random. 14 bytes; Linux takes 15.
+/// The tap device of an interface in one placement of its instance: `gt` and 12 hex digits of its id, which are random;
+/// 10 of them and three of the placement from the second on. At most 15 bytes, which is what Linux takes.
+///
+/// That a device is there and up says that its policy is in force. So an instance that left a node and comes back before
+/// the network agent has heard of either must not find the device of its last stay.
 #[must_use]
-pub fn device_name(interface: Uuid) -> String {
+pub fn device_name(interface: Uuid, placement: i64) -> String {
     let hex = interface.simple().to_string();
-    format!("gt{}", &hex[20..])
+    match placement {
+        ..=1 => format!("gt{}", &hex[20..]),
+        later => format!("gt{}{:03x}", &hex[22..], later & 0xfff),
+    }
 }
 
 /// The region of a zone: the zone without its last letter.
@@ -127,7 +134,7 @@ fn port(
         id: NetworkInterfaceId::from_uuid(row.id),
         instance: InstanceId::from_uuid(row.instance_id),
         port_no: u16::try_from(row.port_no).map_err(|_| impossible("a port number beyond 16 bits"))?,
-        device: device_name(row.id),
+        device: device_name(row.id, row.placement_epoch),
         owner_uid: row.run_as_uid.unsigned_abs(),
         mac: row.mac_address.0,
         private_ip: address,
