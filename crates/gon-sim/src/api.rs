@@ -106,7 +106,11 @@ async fn relay_round(ctx: &Ctx) -> bool {
             Ok(())
         }
     };
-    let seqs: Vec<u64> = mine.iter().map(|(seq, _)| *seq).collect();
+    let mut seqs: Vec<u64> = mine.iter().map(|(seq, _)| *seq).collect();
+    if ctx.w.has(Bug::OutboxCursor) {
+        let last = seqs.iter().copied().max().unwrap_or(0);
+        seqs.extend(1..last);
+    }
     let bells: BTreeSet<Doorbell> = mine.into_iter().map(|(_, bell)| bell).collect();
     let early = ctx.w.has(Bug::OutboxDeletedFirst);
     if early {
@@ -121,23 +125,41 @@ async fn relay_round(ctx: &Ctx) -> bool {
 
 /// Handles a request.
 pub async fn handle(ctx: Ctx, server: usize, key: u64, ask: Ask) -> Told {
-    let apart = ctx.w.has(Bug::KeyApart);
+    let (apart, ignored) = (ctx.w.has(Bug::KeyApart), ctx.w.has(Bug::KeyIgnored));
+    let audited = !ctx.w.has(Bug::AuditApart);
     let durability = if ctx.w.has(Bug::AckBeforeDurable) { Durability::Memory } else { Durability::Disk };
     let randoms: Vec<u32> = (0..32).map(|_| ctx.range(0, u64::from(u32::MAX)) as u32).collect();
     let rested = !ctx.w.has(Bug::NoQuarantine);
     ctx.step(5 * MS).await;
+    let drawn = ctx.draw_early().await;
     let result = ctx
         .sql(durability, move |t, now| {
-            if let Some(answer) = t.keys.get(&key) {
+            if let Some(answer) = t.keys.get(&key).filter(|_| !ignored) {
                 return Ok(Told::Done(answer.clone()));
             }
+            t.drawn = drawn;
             let told = perform(t, now, ask, key, &randoms, rested)?;
-            if let (Told::Done(answer), false) = (&told, apart) {
-                Rc::make_mut(&mut t.keys).insert(key, answer.clone());
+            if let Told::Done(answer) = &told {
+                if !apart {
+                    Rc::make_mut(&mut t.keys).insert(key, answer.clone());
+                }
+                if audited {
+                    Rc::make_mut(&mut t.audit).push(key);
+                }
             }
             Ok(told)
         })
         .await;
+    if let (false, Ok(Told::Done(_))) = (audited, &result) {
+        let write = move |t: &mut Tables, _| {
+            if !t.audit.contains(&key) {
+                Rc::make_mut(&mut t.audit).push(key);
+            }
+            Ok(())
+        };
+        // Somebody else may have done the work: it is only a log.
+        let _ = ctx.sql(Durability::Memory, write).await;
+    }
     if let (true, Ok(Told::Done(answer))) = (apart, &result) {
         let answer = answer.clone();
         let write = move |t: &mut Tables, _| {
@@ -254,9 +276,8 @@ fn launch(
         rested.or_else(|| all().find(|address| is_free(t, vpc, *address, now, false)))
     };
     let Some(address) = drawn.or_else(searched) else { return Ok(Err("InsufficientFreeAddressesInSubnet")) };
-    t.next_seq += 1;
-    let id = Uuid::from_u128((1 << 120) + u128::from(t.next_seq));
-    let nic = Uuid::from_u128((2 << 120) + u128::from(t.next_seq));
+    let number = u128::from(t.draw());
+    let (id, nic) = (Uuid::from_u128((1 << 120) + number), Uuid::from_u128((2 << 120) + number));
     t.insert(Row {
         id,
         nic,

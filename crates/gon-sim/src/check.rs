@@ -12,7 +12,7 @@ use gon_types::{DocumentVersion, InstanceState as State};
 use uuid::Uuid;
 
 use crate::exec::Time;
-use crate::machine::{Guest, Port, Power};
+use crate::machine::{Guest, NetworkDocument, Port, Power};
 use crate::rows;
 use crate::tables::{ADDRESS_RESTS, Doorbell, Row, Tables};
 use crate::world::World;
@@ -32,6 +32,8 @@ pub struct Truth {
     /// The best document each node has written down.
     compute: BTreeMap<usize, DocumentVersion>,
     network: BTreeMap<usize, DocumentVersion>,
+    /// The highest generation of a VPC that a node has written down.
+    written: BTreeMap<(usize, usize), i64>,
     /// What every generation of every instance was.
     history: HashMap<(Uuid, i64), Spec>,
     /// The highest generation of an instance that a node has written down.
@@ -65,6 +67,17 @@ impl Truth {
             for (old, new) in before.public.iter().zip(after.public.iter()) {
                 if new.nic.is_some() && old.nic != new.nic && (old.nic.is_some() || old.rests_until > now) {
                     w.fail(format_args!("a public address changed hands before it had rested"));
+                }
+            }
+        }
+        if !Rc::ptr_eq(&before.applied, &after.applied) {
+            for (at, generation) in after.applied.iter() {
+                let (vpc, node) = at;
+                if before.applied.get(at).is_some_and(|held| held > generation) {
+                    w.fail(format_args!("VPC {vpc} on node{node} went back to generation {generation}"));
+                }
+                if self.written.get(at).is_none_or(|written| written < generation) {
+                    w.fail(format_args!("node{node} is said to have VPC {vpc} at {generation}, and has not"));
                 }
             }
         }
@@ -149,7 +162,7 @@ impl Truth {
         if old.lives() && !row.lives() {
             // A port on a node that it left before goes with that node's next document; its address rests meanwhile.
             for (n, node) in w.nodes.iter().enumerate().filter(|(n, _)| old.node == Some(*n)) {
-                if node.state.borrow().taps.contains_key(&row.nic) {
+                if node.state.borrow().taps.values().any(|port| port.nic == row.nic) {
                     w.fail(format_args!("{id} is terminated and has a port on node{n}"));
                 }
             }
@@ -195,12 +208,16 @@ impl Truth {
     }
 
     /// A node has written a network document down.
-    pub fn accepted_network(&mut self, w: &World, node: usize, version: DocumentVersion) {
-        let best = self.network.entry(node).or_default();
+    pub fn accepted_network(&mut self, w: &World, node: usize, document: &NetworkDocument) {
+        let (version, best) = (document.version, self.network.entry(node).or_default());
         if version < *best {
             w.fail(format_args!("node{node} took network {version} after {best}"));
         }
         *best = version;
+        for (vpc, generation) in &document.vpcs {
+            let written = self.written.entry((*vpc, node)).or_default();
+            *written = (*generation).max(*written);
+        }
     }
 
     /// A guest is started: which one that is.
@@ -266,7 +283,13 @@ impl Truth {
 
     /// An agent takes a tap away.
     pub fn tap_removed(&self, w: &World, node: usize, port: &Port) {
-        let runs = w.nodes[node].state.borrow().guests.contains_key(&port.instance);
+        // The name says which: one of an earlier stay here is not its own.
+        let runs = w.nodes[node]
+            .state
+            .borrow()
+            .guests
+            .get(&port.instance)
+            .is_some_and(|guest| port.placement == 0 || guest.epoch == port.placement.unsigned_abs());
         let wanted = w.db.borrow().tables.find(port.instance).is_some_and(|r| r.power != Wanted::Terminated);
         if runs && wanted {
             w.fail(format_args!("{} on node{node} lost its port", short(port.instance)));
@@ -280,6 +303,14 @@ pub fn settled(w: &World) -> Result<(), String> {
     let t = &db.tables;
     if !t.outbox.is_empty() {
         return Err(format!("{} doorbells wait", t.outbox.len()));
+    }
+    if let Some(nic) = t
+        .public
+        .iter()
+        .filter_map(|p| p.nic)
+        .find(|nic| !t.instances.iter().any(|row| row.nic == *nic && row.lives()))
+    {
+        return Err(format!("an interface that is gone, {nic}, holds a public address"));
     }
     for row in t.instances.iter() {
         settled_row(w, t, row).map_err(|why| format!("{} ({:?}): {why}", short(row.id), row.state))?;
@@ -295,6 +326,18 @@ pub fn settled(w: &World) -> Result<(), String> {
         }
         if let Some(port) = state.taps.values().find(|p| !placed(&p.instance)) {
             return Err(format!("the port of {} is left on node{n}", short(port.instance)));
+        }
+        let mut flows = state.flows.iter().flat_map(|document| &document.ports);
+        if let Some(port) = flows.find(|p| !placed(&p.instance)) {
+            return Err(format!("flows of {} are left on node{n}", short(port.instance)));
+        }
+        let mut kept = state.disk.network.iter().flat_map(|document| &document.ports);
+        if let Some(port) = kept.find(|p| !placed(&p.instance)) {
+            return Err(format!("{} is left in the network ledger of node{n}", short(port.instance)));
+        }
+        let mut kept = state.disk.compute.iter().flat_map(|document| &document.instances);
+        if let Some(spec) = kept.find(|spec| !placed(&spec.id.uuid())) {
+            return Err(format!("{} is left in the compute ledger of node{n}", short(spec.id.uuid())));
         }
         for row in t.instances.iter().filter(|r| r.node == Some(n)) {
             let applied = t.applied.get(&(row.vpc, n)).copied().unwrap_or(0);
@@ -336,7 +379,7 @@ fn settled_row(w: &World, t: &Tables, row: &Row) -> Result<(), String> {
             if guest.power != Power::Running {
                 return Err(format!("its guest on node{n} is {:?}", guest.power));
             }
-            if !state.taps.contains_key(&row.nic) {
+            if !state.taps.values().any(|port| port.nic == row.nic) {
                 return Err(format!("it has no port on node{n}"));
             }
             let journal = state.disk.dirs.get(&row.id).and_then(|dir| dir.journal.as_ref());

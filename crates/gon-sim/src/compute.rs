@@ -6,10 +6,11 @@ use std::rc::Rc;
 use gon_control::compute::ingest::judge;
 use gon_control::compute::place::{self, Numbers};
 use gon_control::compute::{ComputeSettings, mass_change_ok, resolve};
+use gon_control::network::resolve::device_name;
 use gon_core::drain::{Fate, Occupant, fate};
 use gon_core::instance::Power;
 use gon_core::placement::{Candidate, choose};
-use gon_proto::{InstanceReport, NodeCompute};
+use gon_proto::{InstanceReport, NodeCompute, PowerSpec};
 use gon_store::compute_document::InstanceRow;
 use gon_store::reports::{Observation, ReportedRow};
 use gon_types::{DocumentVersion, InstanceState as State};
@@ -123,6 +124,7 @@ async fn tick(ctx: &Ctx, server: usize, epoch: u64) {
                     Fate::Stop => {
                         t.update(row.id, |r| {
                             (r.power, r.state, r.force) = (Power::Stopped, State::Stopping, false);
+                            r.reason = Some("Server.ScheduledStop".into());
                             r.generation += 1;
                         })?;
                         if t.release_public(row.nic, now) {
@@ -176,7 +178,7 @@ async fn round(
             nodes.extend(ctx.sql(Durability::Read, of).await?);
         }
     }
-    nodes.extend(place(ctx, server, epoch).await?);
+    nodes.extend(place(ctx, server, epoch, rung).await?);
     for node in nodes {
         refresh(ctx, server, epoch, node).await?;
     }
@@ -184,7 +186,12 @@ async fn round(
 }
 
 /// Places what waits.
-async fn place(ctx: &Ctx, server: usize, epoch: u64) -> Result<BTreeSet<usize>, SqlError> {
+async fn place(
+    ctx: &Ctx,
+    server: usize,
+    epoch: u64,
+    rung: Option<&BTreeSet<Doorbell>>,
+) -> Result<BTreeSet<usize>, SqlError> {
     let now = ctx.w.exec.now();
     // A stale set vouches for nobody.
     let leases = if ctx.w.etcd.lost_quorum.get() { BTreeSet::new() } else { ctx.w.etcd.alive(now) };
@@ -193,6 +200,16 @@ async fn place(ctx: &Ctx, server: usize, epoch: u64) -> Result<BTreeSet<usize>, 
     let presumed_dead = ctx.w.has(Bug::LeaseAsFence).then(|| ctx.w.etcd.alive(now));
     let waits = |row: &&Row| {
         row.node.is_none() && row.lives() && row.state == State::Pending && row.power == Power::Running
+    };
+    let again: BTreeSet<Uuid> = match (rung, ctx.w.has(Bug::PlacedPerRing)) {
+        (Some(rung), true) => rung
+            .iter()
+            .filter_map(|bell| match bell {
+                Doorbell::Instance(id) => Some(*id),
+                _ => None,
+            })
+            .collect(),
+        _ => BTreeSet::new(),
     };
     let wall_clock = ctx.w.has(Bug::WallClockPatience).then(|| ctx.w.servers[server].wall_clock_off.get());
     // How long each has waited by this process' own clock, which only goes forward.
@@ -208,11 +225,13 @@ async fn place(ctx: &Ctx, server: usize, epoch: u64) -> Result<BTreeSet<usize>, 
     };
     let work = move |t: &mut Tables, now: Time| {
         let mut waiting: Vec<Row> = t.instances.iter().filter(waits).cloned().collect();
-        if let Some(alive) = presumed_dead {
+        if presumed_dead.is_some() || !again.is_empty() {
+            let is_dead = |n: usize| presumed_dead.as_ref().is_some_and(|alive| !alive.contains(&n));
             let lost = t.instances.iter().filter(|r| {
                 matches!(r.state, State::Pending | State::Running)
                     && r.power == Power::Running
-                    && r.node.is_some_and(|n| !alive.contains(&n))
+                    && r.node
+                        .is_some_and(|n| is_dead(n) || (r.state == State::Pending && again.contains(&r.id)))
             });
             let lost: Vec<Row> = lost.cloned().collect();
             for row in &lost {
@@ -310,10 +329,17 @@ async fn refresh(ctx: &Ctx, server: usize, epoch: u64, node: usize) -> Result<()
     };
     let mut mass = mass_change_ok(&found, is_explained);
     // A document that is wrong: the agent's brake is there for it.
-    let alive = found.iter().filter(|r| r.power != "terminated").count();
     let wrong = {
+        // The brake holds where much would be lost: by whatever document the node may work from by then.
+        let much = |document: &NodeCompute| {
+            document.instances.iter().filter(|spec| spec.power != PowerSpec::Terminated).count() > 5
+        };
+        let told = ctx.w.servers[server].manager.borrow().documents.newer(node, DocumentVersion::default());
+        let held = ctx.w.nodes[node].state.borrow().disk.compute.clone();
         let chaos = ctx.w.chaos.borrow();
-        alive > 5 && ctx.w.rng.borrow_mut().percent(chaos.false_documents)
+        told.is_some_and(|told| much(&told))
+            && held.is_some_and(|held| much(&held))
+            && ctx.w.rng.borrow_mut().percent(chaos.false_documents)
     };
     if wrong {
         ctx.note(|| format!("publishes a wrong document for node{node}"));
@@ -325,7 +351,14 @@ async fn refresh(ctx: &Ctx, server: usize, epoch: u64, node: usize) -> Result<()
     let settings = ComputeSettings { stop_grace_seconds: GRACE, ..ComputeSettings::default() };
     let id = ctx.w.nodes[node].id;
     let document = match resolve::document(id, found, &settings) {
-        Ok(document) => document,
+        Ok(mut document) => {
+            if ctx.w.has(Bug::DeviceOfEveryPlacement) {
+                for nic in document.instances.iter_mut().flat_map(|spec| &mut spec.nics) {
+                    nic.device = device_name(nic.id.uuid(), 0);
+                }
+            }
+            document
+        }
         Err(error) => {
             ctx.w.fail(format_args!("the rows of node{node} make no document: {error}"));
             return Ok(());

@@ -6,6 +6,7 @@
 //! `gon_store` says in SQL is said here again in Rust, in [`crate::tables`].
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::rc::Rc;
 
 use crate::exec::{MS, ProcId, S, Time};
@@ -103,6 +104,7 @@ impl World {
         let mut db = self.db.borrow_mut();
         let before = db.tables.clone();
         let result = work(&mut db.tables, now);
+        db.tables.drawn = 0..0;
         if result.is_err() {
             let next_seq = db.tables.next_seq;
             db.tables = Tables { next_seq, ..before };
@@ -123,6 +125,7 @@ impl World {
             }
         }
         if durability != Durability::Read {
+            self.exec.note(db.tables.next_seq ^ db.tables.outbox.len() as u64);
             let truth = &mut *self.truth.borrow_mut();
             truth.committed(self, &before, &db.tables, now);
         }
@@ -131,6 +134,27 @@ impl World {
 }
 
 impl Ctx {
+    /// Sometimes: begins a transaction by drawing numbers from the sequence, and lingers before anything else, while others
+    /// that draw later numbers commit. For [`Tables::drawn`].
+    pub async fn draw_early(&self) -> Range<u64> {
+        let lingers = {
+            let chaos = self.w.chaos.borrow();
+            self.w.rng.borrow_mut().percent(chaos.late_commits)
+        };
+        if !lingers {
+            return 0..0;
+        }
+        let drawn = {
+            let tables = &mut self.w.db.borrow_mut().tables;
+            let first = tables.next_seq + 1;
+            // More than any transaction needs: sequences have gaps.
+            tables.next_seq += 64;
+            first..first + 64
+        };
+        let time = self.range(MS, S / 2);
+        self.sleep(time).await;
+        drawn
+    }
     /// Runs a transaction.
     pub async fn sql<T>(
         &self,

@@ -48,6 +48,7 @@ pub struct Exec {
     sequence: Cell<u64>,
     current: Cell<TaskId>,
     polls: Cell<u64>,
+    digest: Cell<u64>,
     timers: RefCell<BinaryHeap<Reverse<(Time, u64, TaskId)>>>,
     ready: RefCell<VecDeque<TaskId>>,
     slots: RefCell<Vec<Slot>>,
@@ -62,6 +63,15 @@ impl Exec {
     /// How many times a task was polled.
     pub fn polls(&self) -> u64 {
         self.polls.get()
+    }
+    /// A digest of which task was polled when, and of what was [noted](Self::note).
+    pub fn digest(&self) -> u64 {
+        self.digest.get()
+    }
+    /// Takes something into the digest.
+    pub fn note(&self, what: u64) {
+        let mixed = (self.digest.get() ^ what).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.digest.set(mixed ^ (mixed >> 29));
     }
     /// A new process, not started.
     pub fn new_proc(&self) -> ProcId {
@@ -188,6 +198,7 @@ impl Exec {
             (slot.proc, task)
         };
         self.polls.set(self.polls.get() + 1);
+        self.note(self.now().rotate_left(20) ^ id as u64);
         self.current.set(id);
         let done = task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
         let mut slots = self.slots.borrow_mut();

@@ -21,6 +21,8 @@ pub struct Chaos {
     pub sql_abort_ppm: u64,
     /// Its outcome is not told, per million.
     pub sql_unknown_ppm: u64,
+    /// A transaction commits long after others that drew later numbers, percent.
+    pub late_commits: u64,
     /// A doorbell is lost, percent.
     pub bus_loss: u64,
     /// A doorbell comes three times, percent.
@@ -144,6 +146,7 @@ pub fn draw(rng: &mut Rng, servers: usize, nodes: usize) -> Plan {
         crash_ppm: sometimes(35, 4_000),
         sql_abort_ppm: sometimes(30, 40_000),
         sql_unknown_ppm: sometimes(30, 60_000),
+        late_commits: sometimes(30, 40),
         bus_loss: sometimes(40, 100),
         bus_repeat: sometimes(30, 60),
         bus_delay: sometimes(30, 40),

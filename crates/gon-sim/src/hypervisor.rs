@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use gon_agent::ledger::judge;
+use gon_agent::ledger::{LedgerError, judge};
 use gon_proto::{InstanceReport, InstanceSpec, NodeCompute};
 use gon_types::DocumentVersion;
 use uuid::Uuid;
@@ -55,6 +55,8 @@ pub fn boot(ctx: &Ctx, node: usize) {
         changed: Bell::new(&ctx.w.exec),
     }));
     if let Some(document) = &held {
+        // Perhaps it died right after it had written that.
+        ctx.w.truth.borrow_mut().accepted_compute(&ctx.w, node, document);
         apply(ctx, node, &agent, document);
     }
     for id in dirs {
@@ -134,7 +136,6 @@ async fn pull_documents(ctx: Ctx, node: usize, agent: Shared) {
 
 async fn accept(ctx: &Ctx, node: usize, agent: &Shared, document: Rc<NodeCompute>) -> bool {
     let held = agent.borrow().ledger.clone();
-    let unchecked = ctx.w.has(Bug::EpochUnchecked);
     let verdict = {
         let mut offered = (*document).clone();
         offered.mass_change_ok |= ctx.w.has(Bug::NoBrake);
@@ -143,7 +144,9 @@ async fn accept(ctx: &Ctx, node: usize, agent: &Shared, document: Rc<NodeCompute
     match verdict {
         Ok(false) => return true,
         Ok(true) => {}
-        Err(_) if unchecked => {}
+        Err(LedgerError::Stale { offered, accepted })
+            if ctx.w.has(Bug::EpochUnchecked) && offered.generation > accepted.generation
+                || ctx.w.has(Bug::GenerationUnchecked) && offered.epoch >= accepted.epoch => {}
         Err(error) => {
             ctx.note(|| format!("refuses a document: {error}"));
             return false;

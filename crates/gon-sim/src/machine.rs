@@ -7,6 +7,7 @@ use std::rc::Rc;
 use gon_agent::hypervisor::journal::{Clock, Journal};
 use gon_agent::ledger::Document;
 use gon_control::documents::NodeDocument;
+use gon_control::network::resolve::device_name;
 use gon_proto::NodeCompute;
 use gon_types::DocumentVersion;
 use gon_types::id::NodeId;
@@ -41,6 +42,16 @@ pub struct Port {
     pub instance: Uuid,
     /// Its number on the node.
     pub port_no: i32,
+    /// Which placement of the instance it is for.
+    pub placement: i64,
+}
+
+impl Port {
+    /// The name of its tap.
+    #[must_use]
+    pub fn device(&self) -> String {
+        device_name(self.nic, self.placement)
+    }
 }
 
 impl Document for NetworkDocument {
@@ -136,8 +147,8 @@ pub struct State {
     pub disk: Disk,
     /// Its guests.
     pub guests: BTreeMap<Uuid, Guest>,
-    /// Taps that are up: interface to port.
-    pub taps: BTreeMap<Uuid, Port>,
+    /// Taps that are up, by name.
+    pub taps: BTreeMap<String, Port>,
     /// The document whose flows are in the switch.
     pub flows: Option<Rc<NetworkDocument>>,
     /// Writes to its disk fail.

@@ -143,7 +143,7 @@ async fn concerned(
 async fn refresh(ctx: &Ctx, server: usize, epoch: u64, node: usize) -> Result<(), SqlError> {
     let turn = ctx.w.servers[server].controller.borrow().documents.turn.clone();
     let _turn = if ctx.w.has(Bug::NoTurn) { None } else { Some(turn.take().await) };
-    let id = ctx.w.nodes[node].id;
+    let (id, unplaced) = (ctx.w.nodes[node].id, ctx.w.has(Bug::DeviceOfEveryPlacement));
     let read = move |t: &mut Tables, _: Time| {
         let mut document = NetworkDocument {
             node: id,
@@ -156,7 +156,8 @@ async fn refresh(ctx: &Ctx, server: usize, epoch: u64, node: usize) -> Result<()
         for row in t.instances.iter().filter(|r| r.node == Some(node)) {
             if row.compute {
                 let port_no = row.port_no.unwrap_or(0);
-                document.ports.push(Port { nic: row.nic, instance: row.id, port_no });
+                let placement = if unplaced { 0 } else { row.epoch };
+                document.ports.push(Port { nic: row.nic, instance: row.id, port_no, placement });
                 document.vpcs.push((row.vpc, t.vpcs[row.vpc]));
             } else {
                 leaving.push(LeavingRow { id: row.nic, instance_id: row.id, awaited: row.network });
@@ -191,8 +192,16 @@ async fn refresh(ctx: &Ctx, server: usize, epoch: u64, node: usize) -> Result<()
         }
     };
     let wrong = {
+        // The brake holds where much would be lost: by whatever document the node may work from by then.
+        let much = |document: Rc<NetworkDocument>| document.ports.len() > 5;
+        let told =
+            ctx.w.servers[server].controller.borrow().documents.newer(node, DocumentVersion::default());
+        let held = ctx.w.nodes[node].state.borrow().disk.network.clone();
         let chaos = ctx.w.chaos.borrow();
-        document.ports.len() > 5 && !mass && ctx.w.rng.borrow_mut().percent(chaos.false_documents)
+        !mass
+            && told.is_some_and(much)
+            && held.is_some_and(much)
+            && ctx.w.rng.borrow_mut().percent(chaos.false_documents)
     };
     if wrong {
         ctx.note(|| format!("publishes a wrong document for node{node}"));

@@ -46,6 +46,8 @@ pub struct Outcome {
     pub spawns: u64,
     /// From the end of the trouble until everything was as it should be.
     pub settled_in: Time,
+    /// A digest of everything that happened, and when: two runs that are the same have the same.
+    pub digest: u64,
     /// What happened, if that was asked for.
     pub trace: Vec<String>,
 }
@@ -67,6 +69,8 @@ fn tables(rng: &mut Rng, nodes: usize, vpcs: u64, roomy: bool, bug: Option<Bug>)
         nodes: Rc::new((0..nodes).map(node).collect()),
         outbox: Rc::default(),
         next_seq: 0,
+        drawn: 0..0,
+        audit: Rc::default(),
         keys: Rc::default(),
         public: Rc::new((0..addresses).map(|_| PublicIp { nic: None, rests_until: 0 }).collect()),
         vpcs: Rc::new(vec![1; vpcs as usize]),
@@ -192,6 +196,7 @@ pub fn run(config: &Config) -> Outcome {
         requests: history.0.borrow().len(),
         spawns: w.truth.borrow().spawns,
         settled_in,
+        digest: exec.digest(),
         trace: w.trace.take(),
     };
     exec.clear();

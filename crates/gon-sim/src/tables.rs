@@ -1,6 +1,7 @@
 //! The rows, and what the schema refuses: the CHECKs, UNIQUEs and triggers of the migrations by their names.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::rc::Rc;
 
 use gon_core::instance::Power;
@@ -140,6 +141,10 @@ pub struct Tables {
     pub outbox: Rc<BTreeMap<u64, Doorbell>>,
     /// Its sequence.
     pub next_seq: u64,
+    /// Numbers that the transaction at work drew from it when it began, before others that are committed by now.
+    pub drawn: Range<u64>,
+    /// The audit log: the keys of the requests, in the order of their commits.
+    pub audit: Rc<Vec<u64>>,
     /// Idempotency keys.
     pub keys: Rc<BTreeMap<u64, Answer>>,
     /// Public addresses.
@@ -164,10 +169,17 @@ impl Tables {
     pub fn find(&self, id: Uuid) -> Option<&Row> {
         self.instances.iter().find(|row| row.id == id)
     }
+    /// The next number of the sequence.
+    pub fn draw(&mut self) -> u64 {
+        self.drawn.next().unwrap_or_else(|| {
+            self.next_seq += 1;
+            self.next_seq
+        })
+    }
     /// Lays a doorbell into the outbox.
     pub fn ring(&mut self, bell: Doorbell) {
-        self.next_seq += 1;
-        Rc::make_mut(&mut self.outbox).insert(self.next_seq, bell);
+        let seq = self.draw();
+        Rc::make_mut(&mut self.outbox).insert(seq, bell);
     }
     /// One more generation of a VPC.
     pub fn touch_vpc(&mut self, vpc: usize) {

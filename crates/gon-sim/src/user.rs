@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use gon_core::instance::Power;
+use gon_types::InstanceState as State;
 use uuid::Uuid;
 
 use crate::api::{Ask, Told, handle};
@@ -120,17 +122,30 @@ fn wish(ctx: &Ctx, history: &History, load: Load) -> Ask {
     }
 }
 
-/// Whether what users were told is so.
+/// Whether what users were told is so: nothing that was acknowledged is lost (I1), no key had two effects (I2), each
+/// acknowledged mutation stands once in the audit log and nothing else does (I10), and everything became what was asked for.
 pub fn kept(t: &Tables, history: &History) -> Result<(), String> {
-    for request in history.0.borrow().iter() {
+    let all = history.0.borrow();
+    for request in all.iter() {
         let made = t.instances.iter().filter(|r| r.made_by.0 == request.key).count();
+        let audited = t.audit.iter().filter(|key| **key == request.key).count();
+        match &request.told {
+            Some(Told::Done(_)) if audited != 1 => {
+                return Err(format!(
+                    "{request:?} was acknowledged and stands {audited} times in the audit log"
+                ));
+            }
+            _ if audited > 1 => return Err(format!("{request:?} stands {audited} times in the audit log")),
+            _ => {}
+        }
         match (&request.told, request.ask) {
             (Some(Told::Done(answer)), Ask::Launch { count, .. })
                 if made != count as usize || answer.instances.iter().any(|id| t.find(*id).is_none()) =>
             {
                 return Err(format!("{request:?} was acknowledged, {made} instances are there"));
             }
-            (Some(Told::Refused(_)), Ask::Launch { .. }) if made > 0 => {
+            // A copy of it that was under way may have come later and found room: then whole.
+            (_, Ask::Launch { count, .. }) if made != 0 && made != count as usize => {
                 return Err(format!("{request:?} was refused, {made} instances are there"));
             }
             (Some(Told::Done(answer)), _)
@@ -142,8 +157,48 @@ pub fn kept(t: &Tables, history: &History) -> Result<(), String> {
             {
                 return Err(format!("{request:?} was acknowledged and is lost"));
             }
+            (Some(Told::Done(answer)), _) => {
+                for id in &answer.instances {
+                    came_true(t, &all, request, *id, answer.generation)?;
+                }
+            }
             _ => {}
         }
     }
     Ok(())
+}
+
+/// Whether an instance became what was acknowledged, unless somebody asked for something else since, or the platform said
+/// why not.
+fn came_true(t: &Tables, all: &[Request], of: &Request, id: Uuid, generation: i64) -> Result<(), String> {
+    let Some(row) = t.find(id) else { return Err(format!("{of:?} was acknowledged and is lost")) };
+    // Whether somebody asked for this later, or perhaps later.
+    let later = |what: fn(&Ask) -> bool| {
+        all.iter().any(|other| {
+            let about = match other.ask {
+                Ask::Start(of) | Ask::Stop { id: of, .. } | Ask::Terminate(of) => of == id,
+                Ask::Launch { .. } | Ask::Reboot(_) => false,
+            };
+            let after = match &other.told {
+                Some(Told::Done(answer)) => answer.generation > generation,
+                // A copy of it may have come later and not been refused.
+                Some(Told::Refused(_) | Told::Unknown) | None => true,
+            };
+            about && after && what(&other.ask)
+        })
+    };
+    let kept = match of.ask {
+        Ask::Terminate(_) => row.state == State::Terminated,
+        Ask::Stop { .. } => row.power != Power::Running || later(|ask| matches!(ask, Ask::Start(_))),
+        Ask::Launch { .. } | Ask::Start(_) => {
+            let undone = |ask: &Ask| matches!(ask, Ask::Stop { .. } | Ask::Terminate(_));
+            row.power == Power::Running || row.reason.is_some() || later(undone)
+        }
+        // How many were done is compared with the journal when everything has settled.
+        Ask::Reboot(_) => true,
+    };
+    if kept {
+        return Ok(());
+    }
+    Err(format!("{of:?} was acknowledged; i-{} is {:?} ({:?})", id.as_u128() as u32, row.state, row.reason))
 }

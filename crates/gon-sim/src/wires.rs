@@ -33,6 +33,10 @@ type Shared = Rc<RefCell<Agent>>;
 /// Starts the process.
 pub fn boot(ctx: &Ctx, node: usize) {
     let held = ctx.w.nodes[node].state.borrow().disk.network.clone();
+    if let Some(held) = &held {
+        // Perhaps it died right after it had written that.
+        ctx.w.truth.borrow_mut().accepted_network(&ctx.w, node, held);
+    }
     let agent = Agent { ledger: held.clone(), document: held, ported: false, offer: None, report: None };
     let agent: Shared = Rc::new(RefCell::new(agent));
     let (offered, reported) = (Bell::new(&ctx.w.exec), Bell::new(&ctx.w.exec));
@@ -119,7 +123,7 @@ async fn write_down(
 ) -> Result<(), DiskError> {
     let held = Rc::clone(document);
     ctx.write_disk(node, move |disk| disk.network = Some(held)).await?;
-    ctx.w.truth.borrow_mut().accepted_network(&ctx.w, node, document.version);
+    ctx.w.truth.borrow_mut().accepted_network(&ctx.w, node, document);
     agent.borrow_mut().ledger = Some(Rc::clone(document));
     Ok(())
 }
@@ -133,20 +137,21 @@ async fn set_ports(ctx: &Ctx, node: usize, agent: &Shared) {
     let Some(document) = agent.borrow().document.clone() else { return };
     let state = &ctx.w.nodes[node].state;
     let old: Vec<Port> = state.borrow().taps.values().copied().collect();
-    for port in old.into_iter().filter(|p| !document.ports.contains(p)) {
+    let forgets = ctx.w.has(Bug::TapForgotten);
+    for port in old.into_iter().filter(|p| !document.ports.contains(p) && !forgets) {
         ctx.step(10 * MS).await;
         ctx.note(|| format!("removes the port of i-{}", port.instance.as_u128() as u32));
         ctx.w.truth.borrow_mut().tap_removed(&ctx.w, node, &port);
-        state.borrow_mut().taps.remove(&port.nic);
+        state.borrow_mut().taps.remove(&port.device());
     }
     for port in &document.ports {
-        if !state.borrow().taps.contains_key(&port.nic) {
+        if !state.borrow().taps.contains_key(&port.device()) {
             ctx.step(10 * MS).await;
             let taken = state.borrow().taps.values().any(|p| p.port_no == port.port_no);
-            if taken {
+            if taken && !forgets {
                 ctx.w.fail(format_args!("node{node}: port number {} is used twice", port.port_no));
             }
-            state.borrow_mut().taps.insert(port.nic, *port);
+            state.borrow_mut().taps.insert(port.device(), *port);
         }
     }
     agent.borrow_mut().ported = true;
@@ -167,8 +172,9 @@ fn tell(agent: &Shared, reported: &Bell, ctx: &Ctx, node: usize) {
         vpcs: vec![],
         ports: state
             .taps
-            .keys()
-            .map(|nic| PortReport { id: NetworkInterfaceId::from_uuid(*nic), status: PortStatus::Ready })
+            .values()
+            .filter(|port| !ctx.w.has(Bug::TapForgotten) || flows.ports.contains(port))
+            .map(|port| PortReport { id: NetworkInterfaceId::from_uuid(port.nic), status: PortStatus::Ready })
             .collect(),
         overlay: None,
     };
@@ -189,7 +195,6 @@ async fn poll(ctx: Ctx, node: usize, agent: Shared, offered: Bell) {
         let answer = link
             .call(&ctx, &controllers, 35 * S, move |me, server| network::poll(me, server, node, after))
             .await;
-        ctx.note(|| format!("POLL {after} {:?}", answer.as_ref().map(|a| a.as_ref().map(|d| d.version))));
         match answer {
             Ok(Some(document)) => {
                 pause = 250 * MS;

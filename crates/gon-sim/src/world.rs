@@ -18,16 +18,22 @@ use crate::server::Server;
 /// A defect planted in the simulated platform: the test of the test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Bug {
-    /// The agent takes documents of any epoch and generation.
+    /// The agent compares generations only: documents of an older epoch are taken.
     EpochUnchecked,
+    /// The agent compares epochs only: older generations are taken.
+    GenerationUnchecked,
     /// Reports are taken without comparing generation and placement.
     ReportWithoutCompare,
     /// The agent's brake is gone.
     NoBrake,
     /// The journal is written after the process was started.
     JournalAfterSpawn,
+    /// An agent that failed to write its journal believes that the disk holds what it held.
+    TrustsFailedWrites,
     /// The relay removes outbox rows before they are published.
     OutboxDeletedFirst,
+    /// The relay takes everything up to the highest number that it has seen for published.
+    OutboxCursor,
     /// Placement looks at no capacity, and no CHECK refuses.
     NoCapacityCheck,
     /// Addresses do not rest.
@@ -36,6 +42,12 @@ pub enum Bug {
     LeaseAsFence,
     /// The idempotency key is written in a transaction of its own, after the one it belongs to.
     KeyApart,
+    /// Idempotency keys are not looked at: a request that comes twice is done twice.
+    KeyIgnored,
+    /// Every doorbell of an instance that is not running yet places it, also the second one.
+    PlacedPerRing,
+    /// The audit row is written in a transaction of its own.
+    AuditApart,
     /// 2xx is said before the commit is on the disk.
     AckBeforeDurable,
     /// A controller's writes do not check that it still leads.
@@ -44,6 +56,10 @@ pub enum Bug {
     WallClockPatience,
     /// A removal takes the journal away before it ends the guest and removes the files.
     JournalRemovedFirst,
+    /// A tap has the same name in every placement of its instance.
+    DeviceOfEveryPlacement,
+    /// The network agent leaves the taps of what is gone, and reports what it was told.
+    TapForgotten,
     /// Rows of a document are read without asking whether the reader still leads.
     UnfencedRead,
     /// Two may read rows and publish documents of them at once.

@@ -1,4 +1,5 @@
-//! The simulation: many seeds, and defects planted in it that must be found.
+//! The simulation: many seeds, defects planted in it that must be found; and a storm on real controllers.
 
 mod planted;
 mod seeds;
+mod storm;
