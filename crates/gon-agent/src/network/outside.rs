@@ -21,6 +21,7 @@ use gon_net::Compiled;
 use gon_net::service::EXT_DEVICE;
 use gon_proto::NodeNetwork;
 use ipnet::Ipv4Net;
+use tokio::sync::watch;
 
 /// How the world reaches public addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -42,6 +43,9 @@ const ANNOUNCEMENTS: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Du
 pub struct Outside {
     /// `None`: it must be asked, not remembered.
     hosted: Option<BTreeSet<Ipv4Addr>>,
+    /// What is to be answered for, for those who announce: an address that has left in the meantime is another node's to
+    /// announce.
+    current: watch::Sender<BTreeSet<Ipv4Addr>>,
 }
 
 /// The public addresses of this node: of ports that are open, in a VPC with a gateway.
@@ -75,6 +79,7 @@ impl Outside {
         if *now == wanted {
             return Ok(());
         }
+        self.current.send_replace(wanted.clone());
         let before = self.hosted.take().unwrap_or_default();
         for address in before.difference(&wanted) {
             if let Some(device) = device {
@@ -91,7 +96,7 @@ impl Outside {
             }
         }
         if let Some(device) = device {
-            announce(netlink, device, arrived).await?;
+            announce(netlink, device, arrived, self.current.subscribe()).await?;
         }
         self.hosted = Some(wanted);
         Ok(())
@@ -150,14 +155,26 @@ async fn reach_pool(netlink: &Netlink, device: &str, pool: Ipv4Net) -> Result<()
     if covered { Ok(()) } else { netlink.ensure_route(device, pool, None).await }
 }
 
-async fn announce(netlink: &Netlink, device: &str, arrived: Vec<Ipv4Addr>) -> Result<(), NetlinkError> {
+async fn announce(
+    netlink: &Netlink,
+    device: &str,
+    arrived: Vec<Ipv4Addr>,
+    current: watch::Receiver<BTreeSet<Ipv4Addr>>,
+) -> Result<(), NetlinkError> {
     let link = netlink.link(device).await?.ok_or_else(|| NetlinkError::NoLink(device.to_owned()))?;
     let (Some(mac), false) = (link.mac, arrived.is_empty()) else { return Ok(()) };
     tokio::spawn(async move {
         let started = tokio::time::Instant::now();
         for at in ANNOUNCEMENTS {
             tokio::time::sleep_until(started + at).await;
+            // An agent that is gone announces nothing.
+            if current.has_changed().is_err() {
+                return;
+            }
             for address in &arrived {
+                if !current.borrow().contains(address) {
+                    continue;
+                }
                 let sent = FrameSocket::mute(link.index).and_then(|s| s.send(&announcement(mac, *address)));
                 if let Err(error) = sent {
                     tracing::warn!(%address, %error, "an address was not announced");

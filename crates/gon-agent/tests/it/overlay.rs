@@ -354,7 +354,8 @@ fn public_addresses_are_answered_for_by_the_node_that_hosts_them() {
     assert_eq!(reach(public(16)), "1\n");
     assert!(!a.sh("ip neigh show proxy; ip route").contains("203.0.113.116"));
 
-    // From there on it is not asked for again, nor lost, while its agent is away and comes back.
+    // From there on it is lost neither to what the first node still had to say (an announcement is said three times), nor
+    // while the second node's agent is away and comes back.
     let lost = std::thread::scope(|scope| {
         let pinging =
             scope.spawn(|| world.sh("busybox ping -i 0.02 -c 200 -W 1 203.0.113.116 | grep received"));

@@ -319,20 +319,28 @@ impl Ovs {
     /// 2. After the second, no round goes on that had begun before that.
     /// 3. The third round has begun after that, and is over.
     ///
-    /// `touch` is a change of the tables that changes nothing; it makes the next round begin at once. Where waiting is
-    /// impossible (other datapaths beside ours, or rounds without end) everything that is cached is thrown away: every connection of the
-    /// node then costs one slow packet.
+    /// `touch` is a change of the tables that changes nothing: it makes a round begin at once. The wait is asked for
+    /// before, as the round may be over sooner than the touch is confirmed. Where waiting is impossible (other datapaths
+    /// beside ours, or rounds without end) everything that is cached is thrown away: every connection of the node then
+    /// costs one slow packet.
     pub async fn catch_up<E: From<OvsError>, F: Future<Output = Result<(), E>>>(
         &self,
         touch: impl Fn() -> F,
     ) -> Result<(), E> {
         // Of its own: a control connection that waits answers nothing else.
         let revalidators = Rpc::new(self.control.path());
-        for round in 0..3 {
-            if round > 0 {
-                touch().await?;
-            }
-            if let Err(error) = revalidators.call("revalidator/wait", json!([]), CATCH_UP).await {
+        let until = tokio::time::Instant::now() + CATCH_UP;
+        for _ in 0..3 {
+            let round = match revalidators.ask("revalidator/wait", json!([])).await {
+                Ok(asked) => {
+                    touch().await?;
+                    let late = || RpcError::Deadline(self.control.path().to_owned(), CATCH_UP);
+                    let answer = tokio::time::timeout_at(until, asked.answer()).await;
+                    answer.unwrap_or_else(|_| Err(late()))
+                }
+                Err(error) => Err(error),
+            };
+            if let Err(error) = round {
                 tracing::warn!(%error, "the switch's cache cannot be waited for; emptying it");
                 let purged = self.control.call("revalidator/purge", json!([]), CONTROL).await;
                 return purged.map(drop).map_err(|error| OvsError::from(error).into());

@@ -69,6 +69,28 @@ impl Drop for Live {
     }
 }
 
+/// A question that was asked.
+#[derive(Debug)]
+pub(super) struct Asked {
+    path: PathBuf,
+    method: String,
+    told: oneshot::Receiver<Result<Value, Value>>,
+}
+
+impl Asked {
+    /// Waits for its answer.
+    pub(super) async fn answer(self) -> Result<Value, RpcError> {
+        match self.told.await {
+            Ok(Ok(result)) => Ok(result),
+            Ok(Err(error)) => Err(RpcError::Refused {
+                method: self.method,
+                error: error.as_str().map_or_else(|| error.to_string(), |text| text.trim().to_owned()),
+            }),
+            Err(_) => Err(RpcError::Broken(self.path)),
+        }
+    }
+}
+
 /// A client.
 pub struct Rpc {
     path: PathBuf,
@@ -90,8 +112,7 @@ impl Rpc {
     }
 
     /// The socket.
-    #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -104,6 +125,11 @@ impl Rpc {
     }
 
     async fn exchange(&self, method: &str, params: Value) -> Result<Value, RpcError> {
+        self.ask(method, params).await?.answer().await
+    }
+
+    /// Asks; when this returns, the question is with the other side. For what must be asked before something else is done.
+    pub(super) async fn ask(&self, method: &str, params: Value) -> Result<Asked, RpcError> {
         let id = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let request = json!({"id": id, "method": method, "params": params}).to_string();
         let broken = || RpcError::Broken(self.path.clone());
@@ -118,14 +144,7 @@ impl Rpc {
             *lock(&waiting) = None;
             return Err(broken());
         }
-        match told.await {
-            Ok(Ok(result)) => Ok(result),
-            Ok(Err(error)) => Err(RpcError::Refused {
-                method: method.to_owned(),
-                error: error.as_str().map_or_else(|| error.to_string(), |text| text.trim().to_owned()),
-            }),
-            Err(_) => Err(broken()),
-        }
+        Ok(Asked { path: self.path.clone(), method: method.to_owned(), told })
     }
 
     /// The connection, made anew if it has ended.
