@@ -86,12 +86,15 @@ pub struct RabbitConfig {
     pub publish_deadline: Duration,
     /// How long a connection may take to be ready.
     pub connect_deadline: Duration,
+    /// How long whoever begins to listen waits for the first connection; then it goes on, and hears later that it missed
+    /// some: a controller that takes over has better to do than to wait for a silent broker.
+    pub listen_deadline: Duration,
     /// The other side is gone if nothing was heard for twice as long. Whole seconds, at least one.
     pub heartbeat: Duration,
 }
 
 impl RabbitConfig {
-    /// One broker, no certificates, deadlines of five seconds.
+    /// One broker, no certificates, deadlines of some seconds.
     #[must_use]
     pub fn new(url: SecretString, role: Role, server: &str) -> Self {
         Self {
@@ -102,6 +105,7 @@ impl RabbitConfig {
             tls: None,
             publish_deadline: Duration::from_secs(5),
             connect_deadline: Duration::from_secs(5),
+            listen_deadline: Duration::from_secs(2),
             heartbeat: Duration::from_secs(5),
         }
     }

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::{FutureExt, StreamExt};
@@ -33,11 +32,9 @@ const PREFETCH: u16 = 512;
 /// So many doorbells are kept for a subscriber that is busy; with more it had better look at everything.
 const DEPTH: usize = 4096;
 
-/// Whoever begins to listen waits no longer for a broker that is silent: a controller that takes over has better to do.
-const FIRST_TRY: Duration = Duration::from_secs(2);
-
 /// Connects, and returns when that has succeeded, failed once, or takes too long.
 pub(super) async fn start(settings: Arc<Settings>, subjects: &[Subject]) -> RabbitSubscription {
+    let patience = settings.config.listen_deadline;
     let (tried, first) = oneshot::channel();
     let (alive, stop) = watch::channel(());
     let tray = Arc::new(Tray::default());
@@ -49,7 +46,7 @@ pub(super) async fn start(settings: Arc<Settings>, subjects: &[Subject]) -> Rabb
         }
         listen(Arc::clone(&settings), subjects.clone(), Arc::clone(&laid), tried.take(), stop.clone())
     }));
-    let _ = timeout(FIRST_TRY, first).await;
+    let _ = timeout(patience, first).await;
     RabbitSubscription { tray, _alive: alive }
 }
 

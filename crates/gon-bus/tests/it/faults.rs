@@ -25,6 +25,7 @@ fn impatient(url: &str) -> RabbitConfig {
     RabbitConfig {
         publish_deadline: Duration::from_secs(1),
         connect_deadline: Duration::from_secs(2),
+        listen_deadline: Duration::from_secs(2),
         heartbeat: Duration::from_secs(1),
         ..config(url)
     }

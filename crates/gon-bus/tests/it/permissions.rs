@@ -12,7 +12,7 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ErrorKind, ExchangeKind};
 use secrecy::SecretString;
 
-use crate::raw::{bell, hear, insist};
+use crate::raw::{bell, hear, insist, patient};
 
 const ROLES: [(Role, &[Subject]); 3] = [
     (Role::ApiServer, &[Subject::Event]),
@@ -39,7 +39,8 @@ async fn roles_have_what_they_need_and_no_more() {
     let mut ears = Vec::new();
     let mut buses = Vec::new();
     for (role, subjects, url) in &site {
-        let bus = gon_bus::connect(&RabbitConfig::new(url.as_str().into(), *role, "server-1")).unwrap();
+        let bus =
+            gon_bus::connect(&patient(RabbitConfig::new(url.as_str().into(), *role, "server-1"))).unwrap();
         ears.push((bus.subscribe(subjects).await.unwrap(), *subjects));
         buses.push(bus);
     }

@@ -14,7 +14,13 @@ use uuid::Uuid;
 pub const SOON: Duration = Duration::from_secs(30);
 
 pub fn config(url: &str) -> RabbitConfig {
-    RabbitConfig::new(url.into(), Role::NetworkController, "server-1")
+    let config = RabbitConfig::new(url.into(), Role::NetworkController, "server-1");
+    patient(config)
+}
+
+/// Whoever has begun to listen misses nothing, also on a busy machine.
+pub fn patient(config: RabbitConfig) -> RabbitConfig {
+    RabbitConfig { connect_deadline: SOON / 3, listen_deadline: SOON, ..config }
 }
 
 pub fn bus(url: &str) -> RabbitBus {
