@@ -42,8 +42,10 @@ trap 'exit 143' TERM
 TMPDIR=$run PYTHONDONTWRITEBYTECODE=1 unshare --net --mount --pid --fork --mount-proc --kill-child=SIGKILL \
   python3 lab/lab.py --run "$run" "$@" &
 lab=$!
-trap 'kill -INT "$lab" 2>/dev/null || :; wait "$lab" 2>/dev/null || :; exit 130' INT
-trap 'kill -TERM "$lab" 2>/dev/null || :; wait "$lab" 2>/dev/null || :; exit 143' TERM
+# `unshare` does not listen to gentle signals while it waits; with it, the first process in there goes, and all the others.
+end() { kill -KILL "$lab" 2>/dev/null || :; wait "$lab" 2>/dev/null || :; exit "$1"; }
+trap 'end 130' INT
+trap 'end 143' TERM
 rc=0
 wait "$lab" || rc=$?
 exit "$rc"
