@@ -2,6 +2,7 @@
 
 mod admin;
 mod agents;
+mod allocator;
 mod api;
 mod cli;
 mod config;
@@ -29,6 +30,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    allocator::be_frugal();
     let cli = cli::Cli::parse();
     let runtime = match cli::runtime() {
         Ok(runtime) => runtime,

@@ -356,7 +356,7 @@ fn idle(site: &Site) {
             assert!(anonymous <= 12.0, "{role} holds {anonymous} MiB");
         }
     }
-    assert!(control <= 75.0, "the control plane holds {control} MiB");
+    assert!(control <= 45.0, "the control plane holds {control} MiB");
 }
 
 /// Everything that could be logged.
