@@ -86,7 +86,7 @@ fn certificates(config: &Config) -> String {
 /// What works but may not be meant.
 fn remarks(config: &Config) -> Vec<String> {
     let mut remarks = Vec::new();
-    if config.bus.url.is_some() != !config.cluster.endpoints.is_empty() {
+    if config.bus.url.is_some() == config.cluster.endpoints.is_empty() {
         remarks.push("bus.url and cluster.endpoints usually come together".to_owned());
     }
     if !config.control.servers.is_empty() && !config.has_tls() {

@@ -1,5 +1,5 @@
 //! The daemon's commands and services against the real host.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 #[allow(dead_code, reason = "some of its guests are for others")]
 #[path = "../../../gon-agent/tests/it/mini.rs"]
