@@ -11,6 +11,7 @@ use gon_proto::{InstanceSpec, NodeCompute};
 use gon_types::{DocumentVersion, InstanceState as State};
 use uuid::Uuid;
 
+use crate::compute::PATIENCE;
 use crate::exec::Time;
 use crate::machine::{Guest, NetworkDocument, Port, Power};
 use crate::rows;
@@ -142,6 +143,11 @@ impl Truth {
         let id = short(row.id);
         if old.power == Wanted::Terminated && row.power != Wanted::Terminated || !old.lives() {
             w.fail(format_args!("{id} came back from its termination"));
+        }
+        let gives_up =
+            old.power == Wanted::Running && row.power == Wanted::Terminated && row.reason.is_some();
+        if gives_up && w.exec.now() < row.created_at + PATIENCE {
+            w.fail(format_args!("{id} was given up before its time"));
         }
         if row.observed > old.observed
             && self.seen.get(&row.id).is_none_or(|seen| *seen < row.observed.unsigned_abs())

@@ -181,7 +181,11 @@ impl Ctx {
         let life = self.w.db.borrow().life;
         let result = self.w.transact(durability, work);
         // The commit's answer on its way.
-        self.step(MS).await;
+        let slow = {
+            let chaos = self.w.chaos.borrow();
+            chaos.sql_slow > 0 && self.w.rng.borrow_mut().percent(chaos.sql_slow)
+        };
+        self.step(if slow { 3 * S } else { MS }).await;
         if result.is_ok()
             && durability != Durability::Read
             && (loses || !reaches(&self.w) || self.w.db.borrow().life != life)

@@ -23,6 +23,8 @@ pub struct Chaos {
     pub sql_unknown_ppm: u64,
     /// A transaction commits long after others that drew later numbers, percent.
     pub late_commits: u64,
+    /// What PostgreSQL answers is under way for seconds, percent.
+    pub sql_slow: u64,
     /// A doorbell is lost, percent.
     pub bus_loss: u64,
     /// A doorbell comes three times, percent.
@@ -147,6 +149,7 @@ pub fn draw(rng: &mut Rng, servers: usize, nodes: usize) -> Plan {
         sql_abort_ppm: sometimes(30, 40_000),
         sql_unknown_ppm: sometimes(30, 60_000),
         late_commits: sometimes(30, 40),
+        sql_slow: sometimes(25, 8),
         bus_loss: sometimes(40, 100),
         bus_repeat: sometimes(30, 60),
         bus_delay: sometimes(30, 40),

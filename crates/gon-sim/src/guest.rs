@@ -488,7 +488,7 @@ impl Instance {
             self.lock = true;
             return Ok(());
         }
-        if self.journal.is_none() && !self.ctx.w.has(Bug::JournalRemovedFirst) {
+        if self.journal.is_none() {
             // Which process it is, only the journal knows.
             return Err(Wrong("its process cannot be found"));
         }

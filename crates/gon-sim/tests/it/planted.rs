@@ -99,7 +99,7 @@ fn acknowledged_before_it_is_on_the_disk() {
 }
 #[test]
 fn patience_by_the_wall_clock() {
-    found(Bug::WallClockPatience, &[""]);
+    found(Bug::WallClockPatience, &["before its time"]);
 }
 #[test]
 fn a_tap_that_is_forgotten() {

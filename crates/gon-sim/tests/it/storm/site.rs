@@ -55,6 +55,8 @@ pub struct Site {
     bus: Arc<MemoryBus>,
     database: TestDatabase,
     root: tempfile::TempDir,
+    /// Certificates, in memory if there is such a directory: making hundreds is no part of the storm.
+    tls: tempfile::TempDir,
     /// Of each server: the instance manager's address, and the network controller's.
     addresses: Vec<(SocketAddr, SocketAddr)>,
     members: Vec<(Tls, Tls)>,
@@ -66,14 +68,15 @@ impl Site {
         let agents =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let root = tempfile::tempdir().unwrap();
-        let first = TlsDir::new(&root.path().join("authority"));
+        let tls = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let first = TlsDir::new(&tls.path().join("authority"));
         let (database, addresses, members) = agents.block_on(async {
             let database = gon_testkit::database().await;
             gon_store::admin::script(&database.store, include_str!("site.sql")).await.unwrap();
             first.authority_or_create().unwrap();
             let mut members = Vec::new();
             for n in 1..=nodes {
-                let of = |role| member(&database.store, &root, &first, role, node_name(n));
+                let of = |role| member(&database.store, &tls, &first, role, node_name(n));
                 members.push((of(Role::HypervisorAgent).await, of(Role::NetworkAgent).await));
             }
             // Ports that nobody listens on yet.
@@ -91,6 +94,7 @@ impl Site {
             bus: Arc::new(MemoryBus::new()),
             database,
             root,
+            tls,
             addresses,
             members,
         }
@@ -152,7 +156,7 @@ impl Server {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let name = format!("s{index}");
-        let root = TlsDir::new(&site.root.path().join("authority"));
+        let root = TlsDir::new(&site.tls.path().join("authority"));
         let (liveness, bus) = (Arc::clone(&site.liveness), Arc::clone(&site.bus));
         let addresses = site.addresses[index];
         let (compute, network) = runtime.block_on(async {
