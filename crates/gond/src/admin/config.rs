@@ -126,8 +126,7 @@ mod tests {
 
     #[test]
     fn what_is_secret_is_not_explained() {
-        let mut config = Config::default();
-        config.data_dir = "/nowhere".into();
+        let mut config = Config { data_dir: "/nowhere".into(), ..Config::default() };
         config.bus.url = Some(SecretString::from("amqp://gon:hunter2@bus:5672/gon"));
         config.database.url = Some(SecretString::from("postgres://gon:hunter2@db:5432/gon"));
         config.listen = "0.0.0.0:8080".parse().unwrap();

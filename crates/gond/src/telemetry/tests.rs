@@ -18,8 +18,7 @@ fn logged(form: Form, act: impl FnOnce()) -> String {
     let subscriber =
         tracing_subscriber::registry().with(LogLayer::new(form, "api-server", "control-1", write));
     tracing::subscriber::with_default(subscriber, act);
-    let text = written.lock().unwrap().clone();
-    text
+    written.lock().unwrap().clone()
 }
 
 fn object(line: &str) -> Json {
