@@ -23,6 +23,8 @@ use crate::status::Metrics;
 const BATCH: i64 = 500;
 /// How often to look without having been nudged.
 const PERIOD: Duration = Duration::from_secs(1);
+/// How long a batch may take to end when we stop.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Says to the relay of this process: something was committed. Cheap; any number of nudges is one look.
 #[derive(Debug, Clone, Default)]
@@ -59,35 +61,42 @@ pub enum RelayError {
 pub async fn round(store: &Store, bus: &dyn Bus) -> Result<usize, RelayError> {
     let mut all = 0;
     loop {
-        let (tx, rows) = gon_store::relay::claim(store, BATCH).await?;
-        if rows.is_empty() {
-            return Ok(all);
-        }
-        let claimed = rows.len();
-        // Each once; the schema knows no subject that we do not know.
-        let doorbells: HashSet<Doorbell> = rows
-            .into_iter()
-            .filter_map(|row| {
-                let subject = Subject::ALL.into_iter().find(|subject| subject.as_str() == row.subject)?;
-                Some(Doorbell { subject, id: row.subject_id })
-            })
-            .collect();
-        let doorbells: Vec<_> = doorbells.into_iter().collect();
-        // Published before the rows are gone: if the commit fails they are published again, which is harmless.
-        crash::point("C11:before");
-        bus.publish(&doorbells).await?;
-        crash::point("C11:after");
-        crash::point("C13:before");
-        gon_store::commit(tx).await?;
-        crash::point("C13:after");
-        all += claimed;
-        if (claimed as i64) < BATCH {
+        let published = batch(store, bus, BATCH).await?;
+        all += published;
+        if (published as i64) < BATCH {
             return Ok(all);
         }
     }
 }
 
-/// Publishes until it is told to stop.
+/// Publishes up to `limit` rows. Returns how many there were.
+async fn batch(store: &Store, bus: &dyn Bus, limit: i64) -> Result<usize, RelayError> {
+    let (tx, rows) = gon_store::relay::claim(store, limit).await?;
+    let claimed = rows.len();
+    if claimed == 0 {
+        return Ok(0);
+    }
+    // Each once; the schema knows no subject that we do not know.
+    let doorbells: HashSet<Doorbell> = rows
+        .into_iter()
+        .filter_map(|row| {
+            let subject = Subject::ALL.into_iter().find(|subject| subject.as_str() == row.subject)?;
+            Some(Doorbell { subject, id: row.subject_id })
+        })
+        .collect();
+    let doorbells: Vec<_> = doorbells.into_iter().collect();
+    // Published before the rows are gone: if the commit fails they are published again, which is harmless.
+    crash::point("C11:before");
+    bus.publish(&doorbells).await?;
+    crash::point("C11:after");
+    crash::point("C13:before");
+    gon_store::commit(tx).await?;
+    crash::point("C13:after");
+    Ok(claimed)
+}
+
+/// Publishes until it is told to stop; then it ends the batch in its hands if the bus lets it soon, and otherwise what it
+/// holds goes back to the outbox.
 pub async fn run(
     store: Store,
     bus: Arc<dyn Bus>,
@@ -95,25 +104,45 @@ pub async fn run(
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut failing = false;
+    let mut failing: Option<RelayError> = None;
     loop {
+        // Every batch is a round: one that drains a long outage is at work, and not hanging.
         metrics.relay_rounds.inc();
-        match round(&store, &*bus).await {
+        // One row shows whether the bus is back: claiming all that waits, in vain and every second, costs PostgreSQL.
+        let limit = if failing.is_some() { 1 } else { BATCH };
+        let mut batch = std::pin::pin!(batch(&store, &*bus, limit));
+        let published = tokio::select! {
+            biased;
+            published = &mut batch => published,
+            () = stop.cancelled() => {
+                if let Ok(Ok(published)) = tokio::time::timeout(GRACE, batch).await {
+                    metrics.doorbells.inc_by(published as u64);
+                }
+                return Ok(());
+            }
+        };
+        match published {
+            // Another relay holds what waits, or it is empty: that says nothing of a bus that was away.
+            Ok(0) if matches!(failing, Some(RelayError::Bus(_))) => {}
             Ok(published) => {
                 metrics.doorbells.inc_by(published as u64);
-                if std::mem::take(&mut failing) {
+                if failing.take().is_some() {
                     tracing::info!("doorbells are published again");
+                }
+                if published as i64 == limit {
+                    continue;
                 }
             }
             Err(error) => {
-                if !std::mem::replace(&mut failing, true) {
+                if failing.is_none() {
                     tracing::warn!(error = &error as &dyn std::error::Error, "doorbells wait in the outbox");
                 }
+                failing = Some(error);
             }
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            () = nudge.nudged(), if !failing => {}
+            () = nudge.nudged(), if failing.is_none() => {}
             () = tokio::time::sleep(PERIOD) => {}
         }
     }

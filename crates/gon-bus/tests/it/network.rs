@@ -70,7 +70,6 @@ async fn comes_back(what: &str, broken: &(dyn Fn(&Proxy) + Send + Sync)) {
     proxy.heal();
     // What was broken stays broken until somebody notices, which heartbeats do.
     proxy.end(End::Close);
-    println!("{what}");
     miss(&mut ear).await;
     let bell = bell(Subject::Vpc);
     insist(&bus, &[bell]).await;

@@ -1,6 +1,6 @@
 //! Every adapter of liveness passes the same suite; what etcd does when it breaks; and the fences that safety rests on.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod clock;
 mod conformance;

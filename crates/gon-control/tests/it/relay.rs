@@ -1,4 +1,5 @@
 mod rabbit;
+mod shim;
 mod storm;
 
 use std::collections::BTreeMap;
