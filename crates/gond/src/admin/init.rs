@@ -26,7 +26,7 @@ use ipnet::Ipv4Net;
 use serde_json::json;
 
 use super::doctor;
-use super::steps::{Done, step};
+use super::steps::{Done, database, step};
 use crate::api::generate_password;
 use crate::node::write_private;
 use crate::terminal;
@@ -83,7 +83,7 @@ pub async fn run(args: &InitArgs) -> anyhow::Result<()> {
     .await?;
     let cluster = postgres::find().await?;
     step("PostgreSQL", postgres::set_up(&cluster)).await?;
-    let store = Store::connect(&cluster.url(), 2).await.context("the database")?;
+    let store = database(&cluster.url()).await?;
     step("database schema", async {
         store.migrate().await?;
         Ok(Done::Now)

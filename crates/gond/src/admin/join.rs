@@ -14,14 +14,15 @@ use gon_proto::SiteAnswer;
 use gon_tls::{JoinToken, TlsDir};
 use gon_types::Role;
 use ipnet::Ipv4Net;
+use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 
 use super::init::worker::{self, Wishes};
 use super::init::{examination, files};
-use super::steps::{Done, step};
+use super::steps::{Done, database, step};
 use crate::config::Config;
 use crate::node::{from_hostname, write_private};
-use crate::{control, terminal};
+use crate::terminal;
 
 /// What is remembered of having been let in, below the data directory.
 const FILE: &str = "joined.json";
@@ -147,7 +148,9 @@ fn host_of(server: &str) -> &str {
 
 /// Makes a token for another server.
 pub async fn make_token(config: &Config, args: &JoinTokenArgs) -> anyhow::Result<()> {
-    let store = control::connect(config, 2).await?;
+    let url =
+        config.database.url.as_ref().context("there is no database.url: this is not the first server")?;
+    let store = database(url.expose_secret()).await?;
     let terms = gon_control::join::TokenTerms {
         roles: Role::WORKER,
         name: args.name.as_deref(),

@@ -2,11 +2,15 @@
 
 use std::future::Future;
 use std::io::{IsTerminal as _, Write as _};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use gon_store::{Store, StoreError};
 
 use crate::terminal;
+
+/// How long a database that is starting, or has much to do, is asked again.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a step found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,4 +47,45 @@ pub async fn step(text: &str, work: impl Future<Output = anyhow::Result<Done>>) 
         }
     }
     Ok(())
+}
+
+/// Opens the database for a command of an operator, who would only type it again if it is busy for a moment.
+pub async fn database(url: &str) -> anyhow::Result<Store> {
+    patiently(PATIENCE, || Store::connect(url, 2)).await.context("the database")
+}
+
+async fn patiently<T, F>(patience: Duration, mut connect: impl FnMut() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let begin = Instant::now();
+    loop {
+        match connect().await {
+            Err(StoreError::Unavailable(_)) if begin.elapsed() < patience => {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_busy_database_is_asked_again_and_a_wrong_url_is_not() {
+        // Nobody listens at port 1.
+        let url = "postgres:///gon?host=/run/gon-nowhere&port=1&user=gon";
+        let mut tries = 0;
+        let asked = patiently(Duration::from_millis(700), || {
+            tries += 1;
+            Store::connect(url, 1)
+        });
+        assert!(matches!(asked.await, Err(StoreError::Unavailable(_))));
+        assert!(tries > 1, "once is not patient");
+        let begin = Instant::now();
+        assert!(database("postgres://gon@/gon").await.is_err());
+        assert!(begin.elapsed() < Duration::from_secs(5));
+    }
 }
