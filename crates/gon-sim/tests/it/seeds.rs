@@ -52,6 +52,7 @@ fn all(first: u64, count: u64) -> Vec<Outcome> {
 
 #[test]
 fn seeds_break_nothing() {
+    let _share = crate::share();
     let started = Instant::now();
     if let Some(seed) = number("GON_SIM_SEED") {
         let outcome = run(&Config { seed, bug: None, only: None, trace: true });
@@ -86,6 +87,7 @@ fn seeds_break_nothing() {
 
 #[test]
 fn a_seed_repeats() {
+    let _share = crate::share();
     for seed in 1..=20 {
         let config = Config { seed, bug: None, only: None, trace: true };
         let (one, other) = (run(&config), run(&config));

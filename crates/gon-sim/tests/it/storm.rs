@@ -68,11 +68,10 @@ fn recovered(site: &Site, server: &Server, agents: &[Arc<Agent>], began: Instant
         if ill == 0 && waiting == 0 {
             break began.elapsed();
         }
+        let (well, ill_calls) = (meter.well.lock().unwrap().clone(), meter.ill.lock().unwrap().clone());
         assert!(
             began.elapsed() < PATIENCE,
-            "{what}: {ill} of {NODES} are not healthy, {waiting} instances do not run; calls a second {:?}; {:?}",
-            meter.well.lock().unwrap(),
-            meter.ill.lock().unwrap(),
+            "{what}: {ill} of {NODES} are not healthy, {waiting} instances do not run; calls a second {well:?}; {ill_calls:?}",
         );
         std::thread::sleep(Duration::from_millis(50));
     };
@@ -96,6 +95,7 @@ fn recovered(site: &Site, server: &Server, agents: &[Arc<Agent>], began: Instant
 
 #[test]
 fn two_hundred_nodes_come_back_at_once() {
+    let _all = crate::PROCESSORS.write().unwrap_or_else(std::sync::PoisonError::into_inner);
     let _ = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).map(|(_, most)| {
         // Two ends of some thousand connections.
         nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, most, most)
