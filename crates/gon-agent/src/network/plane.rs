@@ -364,11 +364,13 @@ impl Plane {
     pub async fn confirm(&mut self) -> Result<(), PlaneError> {
         let Some(wired) = self.wired.clone() else { return Ok(()) };
         let switch = self.switch.clone().ok_or(OpenFlowError::Broken)?;
-        // Some drop that is always there: made again, it changes nothing.
-        let flows = self.compiled.flows.flows();
-        let same: Vec<FlowMod<'_>> =
-            flows.iter().find(|f| f.priority == 0).map(FlowMod::Add).into_iter().collect();
-        self.ovs.catch_up(|| async { switch.apply(&same).await.map_err(PlaneError::from) }).await?;
+        // Some drop that is always there.
+        let same = self.compiled.flows.flows().iter().find(|flow| flow.priority == 0);
+        let touch = || async {
+            let Some(same) = same else { return Ok(()) };
+            switch.touch(same).await.map_err(PlaneError::from)
+        };
+        self.ovs.catch_up(touch).await?;
         self.applied = wired;
         self.wired = None;
         Ok(())

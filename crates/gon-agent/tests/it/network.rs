@@ -615,6 +615,9 @@ fn no_packet_passes_once_its_revocation_is_reported() {
             let from = stream.now();
             tokio::time::sleep(Duration::from_millis(10)).await;
             silences.push((from, stream.now()));
+            // What was sent until then has been judged by the switch when it answers this, which was sent later: only
+            // then may the next be allowed.
+            assert!(guest.pings("10.0.1.1"));
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
         took.sort();

@@ -319,8 +319,8 @@ impl Ovs {
     /// 2. After the second, no round goes on that had begun before that.
     /// 3. The third round has begun after that, and is over.
     ///
-    /// `touch` is a change of the tables that changes nothing: it makes a round begin at once. The wait is asked for
-    /// before, as the round may be over sooner than the touch is confirmed. Where waiting is impossible (other datapaths
+    /// `touch` sends a change of the tables that changes nothing ([`Switch::touch`]): it makes a round begin at once. The wait
+    /// is asked for before, as the round may be over sooner than we are told of the touch. Where waiting is impossible (other datapaths
     /// beside ours, or rounds without end) everything that is cached is thrown away: every connection of the node then
     /// costs one slow packet.
     pub async fn catch_up<E: From<OvsError>, F: Future<Output = Result<(), E>>>(

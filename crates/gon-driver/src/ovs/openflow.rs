@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
-use gon_net::FlowMod;
 use gon_net::openflow::{self, BundleStep, FlowStats, Incoming, SwitchError};
+use gon_net::{Flow, FlowMod};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -162,6 +162,12 @@ impl Switch {
             })
             .await?;
         Ok(all)
+    }
+
+    /// Adds a flow that is there already, which changes nothing but makes the switch compare its cache with its tables. Does
+    /// not wait for it.
+    pub async fn touch(&self, flow: &Flow) -> Result<(), OpenFlowError> {
+        self.send(&openflow::flow_mod(self.number(), FlowMod::Add(flow))).await
     }
 
     /// Waits until everything sent before is done.
