@@ -208,6 +208,15 @@ fn seven_services_are_seven_processes() {
             if found.is_superset(&expected) { Ok(()) } else { Err(format!("{found:?}")) }
         });
 
+        // That the first operation ended was no news for the node: two requests, two documents.
+        let told: Vec<u64> = site.running[&Role::InstanceManager]
+            .lines()
+            .iter()
+            .filter(|line| line["message"] == "its node is told")
+            .map(|line| line["version"].as_str().unwrap().rsplit('.').next().unwrap().parse().unwrap())
+            .collect();
+        assert!(matches!(told[..], [first, second] if second == first + 1), "{told:?}");
+
         // The watchdog is fed, a third of its limit apart.
         for role in SERVICES {
             let process = &site.running[&role];
