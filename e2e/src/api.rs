@@ -31,12 +31,30 @@ impl Api {
     /// # Errors
     /// When the address is none.
     pub fn new(inside: &Namespace, url: &str, username: &str, password: &str) -> anyhow::Result<Self> {
+        Self::of(inside, Client::new(url)?, username, password)
+    }
+
+    /// A client of the API at an https address whose certificate is of `authority` (PEM). Nothing is sent yet.
+    ///
+    /// # Errors
+    /// When the address is none, or the authority.
+    pub fn trusting(
+        inside: &Namespace,
+        url: &str,
+        authority: &str,
+        username: &str,
+        password: &str,
+    ) -> anyhow::Result<Self> {
+        Self::of(inside, Client::trusting(url, Some(authority))?, username, password)
+    }
+
+    fn of(inside: &Namespace, client: Client, username: &str, password: &str) -> anyhow::Result<Self> {
         // The worker drives the open connection between calls; connections are made by the caller's thread.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         Ok(Self {
             inside: inside.clone(),
             runtime,
-            client: Mutex::new(Client::new(url)?),
+            client: Mutex::new(client),
             username: username.to_owned(),
             password: password.to_owned(),
             token: Mutex::default(),

@@ -244,8 +244,7 @@ impl Server {
     /// # Errors
     /// When it is not answered with 2xx.
     pub fn ask(&self, role: Role, path: &str) -> anyhow::Result<String> {
-        let scheme = if role == Role::ApiServer { "http" } else { "https" };
-        let url = format!("{scheme}://{}:{}{path}", self.address, port(role));
+        let url = format!("https://{}:{}{path}", self.address, port(role));
         let ca = self.data_dir.join("tls/ca.crt");
         self.inside.check(&[
             "curl",
@@ -480,7 +479,6 @@ impl Cluster {
             server.set("GON_NETWORK_SWITCH", "private");
             server.set("GON_COMPUTE_ACCELERATOR", "tcg");
             server.set("GON_LISTEN", format!("{}:8080", server.address));
-            server.set("GON_TLS_API", "off");
             for role in WORKER.iter().chain(&[Role::NetworkController, Role::InstanceManager]) {
                 let variable = format!("GON_ROLES_{}", role.as_str().replace('-', "_").to_uppercase());
                 server.set(&variable, format!("{}:{}", server.address, port(*role)));
@@ -493,7 +491,13 @@ impl Cluster {
             server.set("GON_BUS_URL", format!("amqp://guest:guest@{address}:5672/{}", backing.vhost.name));
         }
 
-        let api = Api::new(&control.inside, &format!("http://{address}:8080"), USER, PASSWORD)?;
+        let api = Api::trusting(
+            &control.inside,
+            &format!("https://{address}:8080"),
+            &authority.certificate_pem(),
+            USER,
+            PASSWORD,
+        )?;
         let cluster = Self {
             dir,
             link,

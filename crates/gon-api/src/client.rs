@@ -1,10 +1,12 @@
 //! A thin client of the REST API: one connection kept open, JSON in and out, problems as errors.
 //!
-//! Assumes HTTP/1.1 on TCP. Promises that a problem document comes back whole ([`ClientError::Problem`]), that a request
+//! Assumes HTTP/1.1 on TCP, with TLS where the address says https: then only servers whose certificate is of the given
+//! authority are believed. Promises that a problem document comes back whole ([`ClientError::Problem`]), that a request
 //! is repeated only when the connection was found closed before anything was sent on it, and that the token is never
 //! printed.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -13,7 +15,11 @@ use hyper::client::conn::http1::SendRequest;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
@@ -26,6 +32,9 @@ pub enum ClientError {
     /// The address is not one.
     #[error("'{0}' is not an address such as http://127.0.0.1:8080")]
     Address(String),
+    /// An address with https needs an authority to believe.
+    #[error("{0}")]
+    Authority(String),
     /// Nobody answers there.
     #[error("the API at {address} cannot be reached")]
     Connect {
@@ -93,6 +102,7 @@ pub struct Answer {
 /// A client with one connection. Calls on one client run one after another; make several for parallel ones.
 pub struct Client {
     authority: String,
+    tls: Option<(tokio_rustls::TlsConnector, ServerName<'static>)>,
     token: Option<String>,
     timeout: Duration,
     connection: Mutex<Option<SendRequest<Full<Bytes>>>>,
@@ -107,17 +117,44 @@ impl fmt::Debug for Client {
 impl Client {
     /// A client for `http://host:port`. Nothing is sent yet.
     pub fn new(base_url: &str) -> Result<Self, ClientError> {
+        Self::trusting(base_url, None)
+    }
+
+    /// A client for `http://host:port`, or for `https://host:port` whose certificate is of `authority` (PEM). Nothing is
+    /// sent yet.
+    pub fn trusting(base_url: &str, authority: Option<&str>) -> Result<Self, ClientError> {
         let bad = || ClientError::Address(base_url.to_owned());
-        let authority = base_url.strip_prefix("http://").ok_or_else(bad)?.trim_end_matches('/');
-        if authority.is_empty() || authority.contains(['/', '@', ' ']) {
+        let (secure, place) = match (base_url.strip_prefix("http://"), base_url.strip_prefix("https://")) {
+            (Some(place), _) => (false, place),
+            (_, Some(place)) => (true, place),
+            _ => return Err(bad()),
+        };
+        let place = place.trim_end_matches('/');
+        if place.is_empty() || place.contains(['/', '@', ' ']) {
             return Err(bad());
         }
-        let authority = if authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
-            authority.to_owned()
-        } else {
-            format!("{authority}:80")
+        let (host, port) = match place.rsplit_once(':') {
+            Some((host, port)) if port.parse::<u16>().is_ok() => (host, port),
+            _ => (place, if secure { "443" } else { "80" }),
         };
-        Ok(Self { authority, token: None, timeout: Duration::from_secs(70), connection: Mutex::new(None) })
+        let tls = if secure {
+            let Some(authority) = authority else {
+                return Err(ClientError::Authority(format!(
+                    "{base_url} needs the certificate of the authority to believe: --ca FILE (on a server of the site: /var/lib/gon/ca.crt)"
+                )));
+            };
+            let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|_| bad())?;
+            Some((connector(authority)?, name))
+        } else {
+            None
+        };
+        Ok(Self {
+            authority: format!("{host}:{port}"),
+            tls,
+            token: None,
+            timeout: Duration::from_secs(70),
+            connection: Mutex::new(None),
+        })
     }
 
     /// Sends this bearer token from now on.
@@ -248,15 +285,47 @@ impl Client {
         let refused = |source| ClientError::Connect { address: self.authority.clone(), source };
         let stream = TcpStream::connect(&self.authority).await.map_err(refused)?;
         stream.set_nodelay(true).map_err(refused)?;
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|e| ClientError::Transport(e.to_string()))?;
-        // Ends with the sender or the peer; an error shows in the next send.
-        tokio::spawn(async move {
-            let _ = connection.await;
-        });
-        Ok(sender)
+        match &self.tls {
+            None => speak(stream).await,
+            Some((connector, name)) => {
+                let handshake = connector.connect(name.clone(), stream);
+                speak(handshake.await.map_err(refused)?).await
+            }
+        }
     }
+}
+
+/// HTTP over a stream.
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Result<SendRequest<Full<Bytes>>, ClientError> {
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| ClientError::Transport(e.to_string()))?;
+    // Ends with the sender or the peer; an error shows in the next send.
+    tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    Ok(sender)
+}
+
+/// What believes the certificates of one authority and of nobody else.
+fn connector(authority: &str) -> Result<tokio_rustls::TlsConnector, ClientError> {
+    let bad =
+        |why: String| ClientError::Authority(format!("the authority's certificate cannot be used: {why}"));
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(authority.as_bytes()) {
+        roots.add(certificate.map_err(|e| bad(e.to_string()))?).map_err(|e| bad(e.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(bad("there is no certificate in it".to_owned()));
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| bad(e.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config).into())
 }
 
 #[cfg(test)]
@@ -267,7 +336,12 @@ mod tests {
     fn addresses_are_plain() {
         assert!(Client::new("http://127.0.0.1:8080").is_ok());
         assert_eq!(Client::new("http://cloud.example/").unwrap().authority, "cloud.example:80");
-        for bad in ["127.0.0.1:8080", "https://x", "http://", "http://a/b", "http://user@host"] {
+        let needs = Client::new("https://x").unwrap_err();
+        assert!(needs.to_string().contains("--ca"), "{needs}");
+        for nothing in ["", "nonsense", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+            assert!(matches!(Client::trusting("https://x", Some(nothing)), Err(ClientError::Authority(_))));
+        }
+        for bad in ["127.0.0.1:8080", "http://", "http://a/b", "http://user@host", "ftp://x"] {
             assert!(Client::new(bad).is_err(), "{bad}");
         }
     }

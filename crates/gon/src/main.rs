@@ -40,6 +40,10 @@ enum Command {
         /// Otherwise asked for on the terminal.
         #[arg(long, env = "GON_PASSWORD", hide_env_values = true)]
         password: Option<String>,
+        /// The certificate (PEM) of the authority that an https address is believed by; kept with the session. On a
+        /// server of the site its own is the default.
+        #[arg(long, env = "GON_CA")]
+        ca: Option<std::path::PathBuf>,
     },
     /// Forget the session, here and on the server.
     Logout,
@@ -123,7 +127,9 @@ async fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let Arguments { url, verbose, json, command } = arguments;
     match command {
-        Command::Login { username, password } => session::login(url, &username, password, verbose).await,
+        Command::Login { username, password, ca } => {
+            session::login(url, ca, &username, password, verbose).await
+        }
         Command::Quickstart { data_dir } => {
             quickstart::run(url.as_deref().unwrap_or(session::DEFAULT_URL), &data_dir, verbose).await
         }

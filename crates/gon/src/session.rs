@@ -15,11 +15,16 @@ use serde_json::{Value, json};
 
 /// Where the API is unless told otherwise.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+/// Where a server of a site keeps the certificate of the site's authority.
+const SITE_CA: &str = "/var/lib/gon/ca.crt";
 
 #[derive(Serialize, Deserialize)]
 struct Session {
     url: String,
     refresh_token: String,
+    /// The authority whose servers are believed (PEM); only for https.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ca: Option<String>,
 }
 
 /// A signed-in client.
@@ -53,7 +58,7 @@ impl Api {
             session.url = url;
         }
         Ok(Self {
-            client: Client::new(&session.url)?,
+            client: Client::trusting(&session.url, session.ca.as_deref())?,
             session: Some((path, session)),
             signed_in: false,
             verbose,
@@ -123,11 +128,15 @@ impl Api {
 /// `gon login`.
 pub async fn login(
     url: Option<String>,
+    ca: Option<PathBuf>,
     username: &str,
     password: Option<String>,
     verbose: bool,
 ) -> anyhow::Result<()> {
     let url = url.unwrap_or_else(|| DEFAULT_URL.to_owned());
+    let ca = authority(&url, ca)?;
+    // Before anybody types a password: what is wrong with the address is wrong without one, too.
+    let mut client = Client::trusting(&url, ca.as_deref())?;
     let password = match password {
         Some(password) => password,
         None => ask_password()?,
@@ -135,16 +144,26 @@ pub async fn login(
     if verbose {
         crate::output::trace(&Method::POST, "/api/v1/auth/login", None);
     }
-    let answer = Client::new(&url)?.login(username, &password).await?;
+    let answer = client.login(username, &password).await?;
     let refresh_token = answer
         .get("refresh_token")
         .and_then(Value::as_str)
         .context("the API sent no refresh token")?
         .to_owned();
     let path = session_path()?;
-    write_private(&path, &serde_json::to_vec_pretty(&Session { url, refresh_token })?)?;
+    write_private(&path, &serde_json::to_vec_pretty(&Session { url, refresh_token, ca })?)?;
     crate::output::line(&format!("Signed in as {username}."));
     Ok(())
+}
+
+/// The certificate of the authority to believe: the one that is named, or the site's on one of its servers.
+fn authority(url: &str, named: Option<PathBuf>) -> anyhow::Result<Option<String>> {
+    let file = match named {
+        Some(file) => file,
+        None if url.starts_with("https://") && Path::new(SITE_CA).exists() => PathBuf::from(SITE_CA),
+        None => return Ok(None),
+    };
+    Ok(Some(std::fs::read_to_string(&file).with_context(|| file.display().to_string())?))
 }
 
 /// Reads a line from the terminal without showing it.
