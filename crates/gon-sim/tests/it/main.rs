@@ -1,4 +1,5 @@
 //! The simulation: many seeds, defects planted in it that must be found; and a storm on real controllers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod planted;
 mod seeds;
