@@ -275,15 +275,12 @@ mod tests {
         assert!(pid.kill().await.unwrap());
         assert_eq!(std::fs::read(&log).unwrap(), super::WORD);
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn an_emulated_processor_is_given_more_time() {
-        assert!(is_emulated("processor\t: 0\nmodel name\t: QEMU TCG CPU version 2.5+\nflags\t: svm\n"));
-        assert!(!is_emulated("model name\t: AMD EPYC 7763\n") && !is_emulated(""));
+        assert!(super::is_emulated(
+            "processor\t: 0\nmodel name\t: QEMU TCG CPU version 2.5+\nflags\t: svm\n"
+        ));
+        assert!(!super::is_emulated("model name\t: AMD EPYC 7763\n") && !super::is_emulated(""));
     }
 }
