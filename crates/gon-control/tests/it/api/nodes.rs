@@ -16,12 +16,10 @@ async fn node(cloud: &Cloud, name: &str) -> Value {
     nodes["items"].as_array().unwrap().iter().find(|n| n["name"] == name).expect("no such node").clone()
 }
 
-fn stopped(cloud: &Cloud, instance: Uuid) -> impl Future<Output = ()> + '_ {
-    async move {
-        cloud.say(instance, ObservedInstance::Running).await;
-        cloud.api.post(&format!("/instances/{instance}/stop"), json!({})).await.ok();
-        cloud.say(instance, ObservedInstance::Stopped).await;
-    }
+async fn stopped(cloud: &Cloud, instance: Uuid) {
+    cloud.say(instance, ObservedInstance::Running).await;
+    cloud.api.post(&format!("/instances/{instance}/stop"), json!({})).await.ok();
+    cloud.say(instance, ObservedInstance::Stopped).await;
 }
 
 #[tokio::test]
