@@ -6,10 +6,12 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use e2e::binaries::binaries;
 use e2e::cluster::{CONTROL, Cluster, Server, WORKER, tell};
 use e2e::probe::{self, LongPing};
 use e2e::shell::Shell;
 use e2e::topology::{BOOT, Cloud, Instance, Network};
+use e2e::world::{PASSWORD, USER};
 use e2e::{say, wait};
 use gon_types::Role;
 use nix::sys::signal::Signal;
@@ -124,6 +126,20 @@ fn instances_run_on_both_workers_and_nobody_notices_what_dies() {
             answers(cluster, instance, "it runs")?;
         }
         let pids = guests(cluster)?;
+
+        // The client believes the site's authority, and nobody without being told whom.
+        let gon = |arguments: &[&str]| {
+            let mut command = cluster.control().inside().command(&binaries()?.join("gon").to_string_lossy());
+            command.env("XDG_CONFIG_HOME", cluster.control().data_dir()).env("GON_PASSWORD", PASSWORD);
+            e2e::process::check(command.args(arguments), Duration::from_secs(20))
+        };
+        let url = format!("https://{}:8080", cluster.control().address());
+        let ca = cluster.control().data_dir().join("tls/ca.crt");
+        let stranger = gon(&["--url", &url, "login", USER]).expect_err("nobody said whom to believe");
+        ensure!(format!("{stranger:#}").contains("--ca"), "{stranger:#}");
+        gon(&["--url", &url, "login", "--ca", &ca.to_string_lossy(), USER])?;
+        let listed = gon(&["list", "nodes"])?;
+        ensure!(listed.contains("worker-1") && listed.contains("worker-2"), "{listed}");
 
         // A VPC crosses servers; and its packets do so in the clear for nobody but the two workers.
         let mut inside = shell(cluster, &both[0])?;
