@@ -62,6 +62,10 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     ("nodes_overlay_check", "update nodes set overlay_mtu = 1500"),
     ("vpcs_key_fixed", "update vpcs set key = key + 1000 where id = u('11')"),
+    (
+        "vpcs_key_check",
+        "insert into vpcs (id, account_id, user_id, name, cidr_block, key, state) values (u('f'), u('a1'), u('b1'), 'x', '10.0.0.0/16', 16777216, 'available')",
+    ),
     // Operations.
     ("operations_account_fkey", "update operations set account_id = u('f') where id = u('91')"),
     ("operations_user_fkey", "update operations set user_id = u('b2') where id = u('91')"),
