@@ -111,13 +111,14 @@ impl From<sqlx::Error> for StoreError {
                 match (db.constraint(), code.as_str()) {
                     (Some(name), _) => Self::Constraint { name: name.to_owned(), source: error },
                     (None, "40001" | "40P01") => Self::Conflict(error),
-                    // Shutting down, starting up, too many connections, a statement that ran out of time, or waited too
-                    // long for a lock.
-                    (None, "57P01" | "57P02" | "57P03" | "53300" | "57014" | "55P03" | "25P03") => {
+                    // Shutting down, starting up, a statement that ran out of time, or waited too long for a lock.
+                    (None, "57P01" | "57P02" | "57P03" | "57014" | "55P03" | "25P03") => {
                         Self::Unavailable(error)
                     }
-                    // Connection exceptions (class 08).
-                    (None, code) if code.starts_with("08") => Self::Unavailable(error),
+                    // Connection exceptions (class 08); no connections, memory or room on its disk (class 53).
+                    (None, code) if code.starts_with("08") || code.starts_with("53") => {
+                        Self::Unavailable(error)
+                    }
                     _ => Self::Db(error),
                 }
             }

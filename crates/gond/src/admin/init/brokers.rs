@@ -86,6 +86,7 @@ fn rabbit_conf(tls: &Path) -> String {
          ssl_options.verify = verify_peer\n\
          ssl_options.fail_if_no_peer_cert = true\n\
          ssl_options.versions.1 = tlsv1.3\n\
+         max_message_size = 262144\n\
          load_definitions = {RABBIT_DEFINITIONS}\n"
     )
 }
