@@ -2,7 +2,8 @@
 //!
 //! Assumes a join token that came by a way that can be trusted. Promises that keys are made here and stay here, that the
 //! server which is told the secret is the one the token names (by its authority), that what comes back is for us before
-//! anything is written, and that an answer which got lost is asked for again.
+//! anything is written, and that an answer which got lost is asked for again, by a later process, too: keys wait in their
+//! directory until there are certificates for them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,7 +19,7 @@ use crate::link::{Link, LinkError, Stream, Transport, jitter};
 use crate::tls::host_of;
 
 /// How long the other server is asked again when it does not answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// The pause between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -67,27 +68,66 @@ impl Transport for Pinned {
 /// certificates and authorities to `dir`. Files of an earlier membership are replaced when, and only when, the site has
 /// let us in.
 pub async fn join(token: &JoinToken, name: &str, roles: &[Role], dir: &TlsDir) -> Result<Joined, JoinError> {
-    let mut keys = BTreeMap::new();
-    let mut requests = BTreeMap::new();
     for role in roles {
         // A name that cannot be is said here, not by the other end.
         Identity::new(*role, name).map_err(TlsError::from)?;
-        let request = SigningRequest::new()?;
+    }
+    let new = !dir.path().exists();
+    dir.make()?;
+    let mut keys = BTreeMap::new();
+    let mut requests = BTreeMap::new();
+    for role in roles {
+        let request = request(dir, *role)?;
         requests.insert(*role, request.request_pem);
         keys.insert(*role, request.key_pem);
     }
     let secret = token.secret.clone();
     let request = JoinRequest { format: gon_proto::FORMAT, secret, name: name.to_owned(), requests };
-    let answer = ask(token, &request).await?;
+    let answer = match ask(token, &request).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            if matches!(&error, JoinError::Refused(refused) if !refused.is_transient()) {
+                // The site knows these keys as little as before: nothing waits.
+                forget(dir, keys.keys());
+                if new {
+                    let _ = std::fs::remove_dir(dir.path());
+                }
+            }
+            return Err(error);
+        }
+    };
     check(token, name, &keys, &answer)?;
-    dir.make()?;
     dir.trust(&answer.ca_pem)?;
     for (role, certificate) in &answer.certificates {
         if let Some(key) = keys.get(role) {
             dir.install(*role, key, certificate)?;
         }
     }
+    forget(dir, keys.keys());
     Ok(Joined { name: answer.name, roles: keys.into_keys().collect(), site: answer.site })
+}
+
+/// The key that waits since an attempt whose answer was lost, with its request: the site let exactly that request in, and
+/// for it the same token is good once more. A new key otherwise.
+fn request(dir: &TlsDir, role: Role) -> Result<SigningRequest, JoinError> {
+    let path = dir.joining(role);
+    if let Ok(waiting) = dir.read(&path)
+        && let Some(at) = waiting.find("-----BEGIN CERTIFICATE REQUEST-----")
+    {
+        let (key_pem, request_pem) = waiting.split_at(at);
+        return Ok(SigningRequest { key_pem: key_pem.to_owned(), request_pem: request_pem.to_owned() });
+    }
+    let request = SigningRequest::new()?;
+    dir.write(&path, &format!("{}{}", request.key_pem, request.request_pem), 0o600)?;
+    Ok(request)
+}
+
+/// Nobody asks with these keys any more.
+fn forget<'a>(dir: &TlsDir, roles: impl Iterator<Item = &'a Role>) {
+    for role in roles {
+        // One that is left is of no use to anybody: the site never certified it, or has.
+        let _ = std::fs::remove_file(dir.joining(*role));
+    }
 }
 
 /// The same request again and again: the site knows it by its keys.

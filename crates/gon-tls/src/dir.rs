@@ -64,6 +64,11 @@ impl TlsDir {
     pub fn key(&self, role: Role) -> PathBuf {
         self.0.join(format!("{role}.key"))
     }
+    /// A private key of a role that waits for its first certificate, and the request for it.
+    #[must_use]
+    pub fn joining(&self, role: Role) -> PathBuf {
+        self.0.join(format!("{role}.joining"))
+    }
 
     /// Makes the directory if it is missing (mode 0755: keys have modes of their own).
     pub fn make(&self) -> Result<(), TlsError> {

@@ -9,6 +9,7 @@ use gon_agent::link::LinkError;
 use gon_agent::renew;
 use gon_control::join::{Admission, TokenTerms, create_token, retire_old_authority, revoke};
 use gon_proto::{JoinRequest, NodeNetwork, paths};
+use gon_testkit::proxy::{Direction, Faults, Proxy};
 use gon_tls::{JoinToken, Role, SigningRequest, Tls, TlsDir, connect_pinned};
 use gon_types::DocumentVersion;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -166,6 +167,29 @@ async fn a_lost_answer_is_asked_for_again() {
     let other = BTreeMap::from([(Role::NetworkAgent, SigningRequest::new().unwrap().request_pem)]);
     let body = serde_json::to_string(&request(other)).unwrap();
     assert!(post(&wire, paths::JOIN, &body).await.starts_with("HTTP/1.1 403"));
+}
+
+#[tokio::test]
+async fn a_join_that_was_given_up_goes_on_with_the_same_token() {
+    let wire = Wire::over(Site::empty().await).await;
+    let proxy = Proxy::start(wire.compute, None, 1).await.unwrap();
+    let mut token = token(&wire, &WORKER).await;
+    token.server = proxy.address().to_string();
+    let dir = wire.dir("w1");
+    // Enough for a handshake, too little for four certificates: the site lets us in and we never hear of it.
+    proxy.set(Direction::ToClient, Faults { truncate_after: Some(3000), ..Faults::default() });
+    let given_up = tokio::time::timeout(Duration::from_secs(5), join(&token, "w1", Role::WORKER, &dir)).await;
+    assert!(given_up.is_err(), "{given_up:?}");
+    let used = wire.site.row("select to_jsonb(t) from join_tokens t").await;
+    assert_eq!(used["used_by"], "w1", "the site let it in");
+    assert!(!dir.certificate(Role::NetworkAgent).exists());
+    proxy.heal();
+    // Another disk has other keys, and with them the token is spent.
+    let thief = join(&token, "w1", Role::WORKER, &wire.dir("thief")).await.unwrap_err();
+    assert_eq!(status(&thief), 403);
+    join(&token, "w1", Role::WORKER, &dir).await.unwrap();
+    Tls::open(&dir, Role::NetworkAgent).unwrap();
+    assert!(Role::WORKER.iter().all(|role| !dir.joining(*role).exists()), "keys wait no longer");
 }
 
 #[tokio::test]
