@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, bail, ensure};
 use gon_testkit::TestDatabase;
 use gon_testkit::etcd::{self, Etcd};
 use gon_testkit::rabbitmq::{Broker, TestVhost};
@@ -35,6 +35,7 @@ use crate::binaries;
 use crate::namespace::Namespace;
 use crate::process::{self, Process, kill_hard, tail};
 use crate::say;
+use crate::story::Scene;
 use crate::topology::{self, Cloud, Instance};
 use crate::wait;
 use crate::world::{PASSWORD, USER};
@@ -111,43 +112,6 @@ impl std::fmt::Debug for Cluster {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Builds a site, lets `story` happen in it, and takes it down; says all that is known when the story goes wrong.
-///
-/// # Panics
-/// When the story fails, or when something of the site is left afterwards.
-#[expect(clippy::panic, reason = "test support: the caller is a test")]
-pub fn tell(name: &str, story: impl FnOnce(&Cluster) -> anyhow::Result<()>) {
-    let start = Instant::now();
-    let cluster = match Cluster::start(name) {
-        Ok(cluster) => cluster,
-        Err(error) => panic!("{name}: no site: {error:#}"),
-    };
-    say!("{name}: the site is ready after {} ms", start.elapsed().as_millis());
-    let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| story(&cluster)));
-    let told = told.unwrap_or_else(|payload| {
-        let text = payload.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| payload.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-        Err(anyhow!("panicked: {}", text.unwrap_or_default()))
-    });
-    if let Err(error) = &told {
-        say!("{name} FAILED: {error:#}\n{}", cluster.diagnosis());
-        cluster.hold();
-    }
-    let told_in = start.elapsed();
-    let ended = cluster.end();
-    say!(
-        "{name}: told in {:.1} s, with teardown {:.1} s",
-        told_in.as_secs_f64(),
-        start.elapsed().as_secs_f64()
-    );
-    match (told, ended) {
-        (Ok(()), Ok(())) => {}
-        (Ok(()), Err(left)) => panic!("{name}: {left:#}"),
-        (Err(error), Ok(())) => panic!("{name}: {error:#}"),
-        (Err(error), Err(left)) => panic!("{name}: {error:#}; and then: {left:#}"),
-    }
 }
 
 impl Server {
@@ -762,18 +726,6 @@ impl Cluster {
         text
     }
 
-    /// With `GON_E2E_HOLD=1`, keeps a failed site until its directory has a file `go-on`: for a look around.
-    fn hold(&self) {
-        if std::env::var_os("GON_E2E_HOLD").is_none() {
-            return;
-        }
-        let go_on = self.dir.join("go-on");
-        say!("held: `ip netns exec {} bash`; then touch {}", self.control().inside.name(), go_on.display());
-        while !go_on.exists() {
-            std::thread::sleep(Duration::from_millis(200));
-        }
-    }
-
     /// Takes everything down and proves that the workers' hosts are as they were.
     ///
     /// # Errors
@@ -821,6 +773,21 @@ impl Cluster {
         std::fs::remove_dir_all(&self.dir).context("removing the site's directory")?;
         ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
         Ok(())
+    }
+}
+
+impl Scene for Cluster {
+    fn start(name: &str) -> anyhow::Result<Self> {
+        Self::start(name)
+    }
+    fn diagnosis(&self) -> String {
+        self.diagnosis()
+    }
+    fn place(&self) -> (&Namespace, &Path) {
+        (&self.servers[0].inside, &self.dir)
+    }
+    fn end(self) -> anyhow::Result<()> {
+        self.end()
     }
 }
 

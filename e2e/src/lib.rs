@@ -15,6 +15,7 @@ pub mod namespace;
 pub mod probe;
 pub mod process;
 pub mod shell;
+pub mod story;
 pub mod topology;
 pub mod wait;
 pub mod world;
@@ -24,6 +25,7 @@ pub use capture::Capture;
 pub use cluster::Cluster;
 pub use namespace::Namespace;
 pub use shell::Shell;
+pub use story::tell;
 pub use topology::{Instance, Network};
 pub use world::World;
 

@@ -20,6 +20,7 @@ use crate::leftovers::Snapshot;
 use crate::namespace::Namespace;
 use crate::process::{self, Process, kill_hard, tail};
 use crate::say;
+use crate::story::Scene;
 use crate::topology::{self, Cloud, Instance, console_text};
 use crate::wait;
 
@@ -55,43 +56,6 @@ pub struct World {
     watcher: Child,
     images_dir: PathBuf,
     images: Mutex<Vec<(String, String)>>,
-}
-
-/// Builds a cloud, lets `story` happen in it, and takes it down; says all that is known when the story goes wrong.
-///
-/// # Panics
-/// When the story fails, or when something of the cloud is left afterwards.
-#[expect(clippy::panic, reason = "test support: the caller is a test")]
-pub fn tell(name: &str, story: impl FnOnce(&World) -> anyhow::Result<()>) {
-    let start = Instant::now();
-    let world = match World::start(name) {
-        Ok(world) => world,
-        Err(error) => panic!("{name}: no cloud: {error:#}"),
-    };
-    say!("{name}: the cloud is ready after {} ms", start.elapsed().as_millis());
-    let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| story(&world)));
-    let told = told.unwrap_or_else(|payload| {
-        let text = payload.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| payload.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-        Err(anyhow!("panicked: {}", text.unwrap_or_default()))
-    });
-    if let Err(error) = &told {
-        say!("{name} FAILED: {error:#}\n{}", world.diagnosis());
-        world.hold();
-    }
-    let told_in = start.elapsed();
-    let ended = world.end();
-    say!(
-        "{name}: told in {:.1} s, with teardown {:.1} s",
-        told_in.as_secs_f64(),
-        start.elapsed().as_secs_f64()
-    );
-    match (told, ended) {
-        (Ok(()), Ok(())) => {}
-        (Ok(()), Err(left)) => panic!("{name}: {left:#}"),
-        (Err(error), Ok(())) => panic!("{name}: {error:#}"),
-        (Err(error), Err(left)) => panic!("{name}: {error:#}; and then: {left:#}"),
-    }
 }
 
 impl World {
@@ -460,22 +424,6 @@ impl World {
         Some(format!("{} lines in {}", flows.lines().count(), folder.display()))
     }
 
-    /// With `GON_E2E_HOLD=1`, keeps a failed world until its data directory has a file `go-on`: for a look around.
-    fn hold(&self) {
-        if std::env::var_os("GON_E2E_HOLD").is_none() {
-            return;
-        }
-        let go_on = self.data_dir.join("go-on");
-        say!(
-            "held: look around with `ip netns exec {} bash`; then touch {}",
-            self.inside.name(),
-            go_on.display()
-        );
-        while !go_on.exists() {
-            std::thread::sleep(Duration::from_millis(200));
-        }
-    }
-
     /// Takes everything down and proves that nothing is left.
     ///
     /// # Errors
@@ -510,6 +458,21 @@ impl World {
         down?;
         left?;
         Ok(())
+    }
+}
+
+impl Scene for World {
+    fn start(name: &str) -> anyhow::Result<Self> {
+        Self::start(name)
+    }
+    fn diagnosis(&self) -> String {
+        self.diagnosis()
+    }
+    fn place(&self) -> (&Namespace, &Path) {
+        (&self.inside, &self.data_dir)
+    }
+    fn end(self) -> anyhow::Result<()> {
+        self.end()
     }
 }
 

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use e2e::binaries::binaries;
-use e2e::cluster::{CONTROL, Cluster, Server, WORKER, tell};
+use e2e::cluster::{CONTROL, Cluster, Server, WORKER};
 use e2e::probe::{self, LongPing};
 use e2e::shell::Shell;
 use e2e::topology::{BOOT, Cloud, Instance, Network};
 use e2e::world::{PASSWORD, USER};
-use e2e::{say, wait};
+use e2e::{say, tell, wait};
 use gon_types::Role;
 use nix::sys::signal::Signal;
 
@@ -117,7 +117,7 @@ fn states(cluster: &Cluster, instances: &[Instance]) -> anyhow::Result<Vec<Strin
 
 #[test]
 fn instances_run_on_both_workers_and_nobody_notices_what_dies() {
-    tell("site", |cluster| {
+    tell("site", |cluster: &Cluster| {
         let api = cluster.api();
         let network = Network::build(api, "site", "10.0.0.0/16", "10.0.1.0/24", true)?;
         network.open(api)?;
@@ -201,7 +201,7 @@ fn instances_run_on_both_workers_and_nobody_notices_what_dies() {
 
 #[test]
 fn etcd_partitions_and_power_cuts_cost_nobody_anything() {
-    tell("faults", |cluster| {
+    tell("faults", |cluster: &Cluster| {
         let api = cluster.api();
         let network = Network::build(api, "faults", "10.0.0.0/16", "10.0.1.0/24", true)?;
         let (_, icmp) = network.open(api)?;
@@ -316,7 +316,7 @@ fn etcd_partitions_and_power_cuts_cost_nobody_anything() {
 
 #[test]
 fn a_second_control_plane_takes_over_and_a_sleeper_does_no_harm() {
-    tell("plural", |cluster| {
+    tell("plural", |cluster: &Cluster| {
         let api = cluster.api();
         let network = Network::build(api, "plural", "10.0.0.0/16", "10.0.1.0/24", true)?;
         network.open(api)?;

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use e2e::probe::LongPing;
+use e2e::tell;
 use e2e::topology::{BOOT, Instance, Network, living};
-use e2e::world::{World, tell};
+use e2e::world::World;
 use e2e::{probe, say};
 
 const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
 
 #[test]
 fn a_killed_gond_is_not_noticed_by_running_guests() {
-    tell("crash-running", |world| {
+    tell("crash-running", |world: &World| {
         let api = world.api();
         let inside = world.inside();
         let network = Network::build(api, "crash", "10.0.0.0/16", "10.0.1.0/24", true)?;
@@ -102,7 +103,7 @@ fn kinds(flows: &[String]) -> BTreeSet<String> {
 
 #[test]
 fn a_launch_survives_a_kill_at_any_moment() {
-    tell("crash-launch", |world| {
+    tell("crash-launch", |world: &World| {
         let api = world.api();
         let network = Network::build(api, "crash", "10.0.0.0/16", "10.0.1.0/24", true)?;
         network.open(api)?;
@@ -135,7 +136,7 @@ fn a_launch_survives_a_kill_at_any_moment() {
 
 #[test]
 fn a_stop_and_a_termination_survive_a_kill_at_any_moment() {
-    tell("crash-terminate", |world| {
+    tell("crash-terminate", |world: &World| {
         let api = world.api();
         let network = Network::build(api, "crash", "10.0.0.0/16", "10.0.1.0/24", true)?;
         network.open(api)?;

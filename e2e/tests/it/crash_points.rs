@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use e2e::say;
+use e2e::tell;
 use e2e::topology::{BOOT, Instance, Launch, Network, request};
-use e2e::world::{World, tell};
+use e2e::world::World;
 use gon_types::crash;
 
 /// How long a restarted cloud may take until everything is as it should be.
@@ -19,7 +20,7 @@ fn ours(kind: char) -> Vec<String> {
 
 #[test]
 fn an_instance_survives_a_crash_at_every_step_of_its_life() {
-    tell("crash-points", |world| {
+    tell("crash-points", |world: &World| {
         let api = world.api();
         let network = Network::build(api, "crash", "10.0.0.0/16", "10.0.1.0/24", true)?;
         let (creating, deleting) = (ours('C'), ours('D'));

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use e2e::say;
+use e2e::tell;
 use e2e::topology::{Launch, Network, launch};
-use e2e::world::tell;
+use e2e::world::World;
 
 #[test]
 fn debian_boots_and_cloud_init_takes_the_key() {
     e2e::binaries::images("debian-12").unwrap();
-    tell("debian", |world| {
+    tell("debian", |world: &World| {
         let api = world.api();
         let network = Network::build(api, "debian", "10.0.0.0/16", "10.0.1.0/24", true)?;
         network.open(api)?;

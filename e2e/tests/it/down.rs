@@ -1,13 +1,14 @@
 //! `gond admin down` leaves nothing on the machine, and the next start brings back what should run.
 
 use anyhow::ensure;
+use e2e::tell;
 use e2e::topology::{BOOT, Network};
-use e2e::world::tell;
+use e2e::world::World;
 use e2e::{probe, say};
 
 #[test]
 fn down_leaves_nothing_and_the_next_start_brings_everything_back() {
-    tell("down", |world| {
+    tell("down", |world: &World| {
         let api = world.api();
         let network = Network::build(api, "down", "10.0.0.0/16", "10.0.1.0/24", true)?;
         network.open(api)?;

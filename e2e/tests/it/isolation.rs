@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use e2e::capture::Way;
+use e2e::tell;
 use e2e::topology::{Instance, Launch, Network, launch};
-use e2e::world::{World, tell};
+use e2e::world::World;
 use e2e::{Capture, Shell, say};
 
 const BLOCK: &str = "10.0.0.0/16";
@@ -36,7 +37,7 @@ impl Guest {
 
 #[test]
 fn equal_addresses_of_two_vpcs_never_meet() {
-    tell("isolation", |world| {
+    tell("isolation", |world: &World| {
         let api = world.api();
         let inside = world.inside();
         let red = Network::build(api, "red", BLOCK, SUBNET, true)?;

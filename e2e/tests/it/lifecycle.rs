@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use e2e::tell;
 use e2e::topology::{BOOT, Instance, Network};
-use e2e::world::{World, tell};
+use e2e::world::World;
 use e2e::{probe, say};
 use hyper::Method;
 use serde_json::json;
@@ -13,7 +14,7 @@ const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
 
 #[test]
 fn an_instance_stops_starts_reboots_and_ends_without_a_trace() {
-    tell("lifecycle", |world| {
+    tell("lifecycle", |world: &World| {
         let api = world.api();
         let inside = world.inside();
         let network = Network::build(api, "life", "10.0.0.0/16", "10.0.1.0/24", true)?;

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use e2e::capture::Way;
+use e2e::tell;
 use e2e::topology::{HostServer, Instance, Launch, Network, launch};
-use e2e::world::{HOST, World, tell};
+use e2e::world::{HOST, World};
 use e2e::{Capture, Namespace, Shell, probe, say};
 
 const USER_DATA: &str = "#!/bin/sh\necho ran >>/root/ran\necho e2e-user-data says hello\n";
@@ -19,7 +20,7 @@ const BEYOND: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 fn a_guest_finds_its_services_and_nothing_else_of_the_host() {
     // A machine beyond the host, which is its way out.
     let beyond = Namespace::create(&format!("gon-e2e-{}-out", std::process::id())).unwrap();
-    tell("services", |world| {
+    tell("services", |world: &World| {
         let api = world.api();
         let network = Network::build(api, "services", "10.7.0.0/16", "10.7.4.0/24", true)?;
         network.open(api)?;

@@ -5,15 +5,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use e2e::api::text;
+use e2e::tell;
 use e2e::topology::Network;
-use e2e::world::{World, tell};
+use e2e::world::World;
 use e2e::{probe, say};
 use hyper::Method;
 use serde_json::json;
 
 #[test]
 fn an_instance_answers_only_while_all_four_are_there() {
-    tell("slice", |world| {
+    tell("slice", |world: &World| {
         let api = world.api();
         let inside = world.inside();
         // The gateway is missing and everything else is there: the route outlives it, as a black hole.
@@ -87,7 +88,7 @@ fn an_instance_answers_only_while_all_four_are_there() {
 
 #[test]
 fn rules_take_effect_on_connections_that_are_open() {
-    tell("rules", |world| {
+    tell("rules", |world: &World| {
         let api = world.api();
         let inside = world.inside();
         let network = Network::build(api, "rules", "10.0.0.0/16", "10.0.1.0/24", true)?;

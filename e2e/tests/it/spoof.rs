@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use e2e::capture::Way;
+use e2e::tell;
 use e2e::topology::{Launch, Network, launch};
-use e2e::world::tell;
+use e2e::world::World;
 use e2e::{Capture, say};
 
 /// A lie: what it is called, and how it is told. Runs in the background of the guest, as it may cut the shell off.
@@ -23,7 +24,7 @@ const FOREIGN_MAC: &str = "02:66:66:66:66:66";
 
 #[test]
 fn a_guest_that_claims_to_be_another_is_silent() {
-    tell("spoof", |world| {
+    tell("spoof", |world: &World| {
         let api = world.api();
         let inside = world.inside();
         let network = Network::build(api, "spoof", "10.0.0.0/16", "10.0.1.0/24", true)?;
