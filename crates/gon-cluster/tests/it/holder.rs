@@ -26,10 +26,11 @@ async fn holder_process() {
     let Ok(endpoints) = std::env::var(ENDPOINTS) else { return };
     let liveness = EtcdLiveness::new(EtcdConfig::new(endpoints.split(',').map(str::to_owned).collect()));
     let leads = liveness.campaign("role", "holder").await.unwrap();
-    println!("@leads");
     let mut next = tokio::time::interval(WORK);
     let mut wall = SystemTime::now();
     let mut planted = std::env::var_os(PLANTED).map(|_| SystemTime::now());
+    // Whoever hears it may turn the clock: what it was has to be known before.
+    println!("@leads");
     loop {
         // As the controllers do: first whether it still leads, then work.
         tokio::select! {
