@@ -84,7 +84,9 @@ async fn batch(store: &Store, bus: &dyn Bus, limit: i64) -> Result<usize, RelayE
             Some(Doorbell { subject, id: row.subject_id })
         })
         .collect();
-    let doorbells: Vec<_> = doorbells.into_iter().collect();
+    let mut doorbells: Vec<_> = doorbells.into_iter().collect();
+    // Those who have work to do hear before those who only look on.
+    doorbells.sort_by_key(|doorbell| doorbell.subject == Subject::Event);
     // Published before the rows are gone: if the commit fails they are published again, which is harmless.
     crash::point("C11:before");
     bus.publish(&doorbells).await?;
