@@ -170,6 +170,8 @@ pub fn render(site: &Site) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::config::{Config, Flags};
 
@@ -177,7 +179,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("gon.toml");
         std::fs::write(&file, text).unwrap();
-        Config::load(&Flags { file: Some(file), ..Flags::default() }).unwrap()
+        // Without the environment, in which somebody may have set something.
+        Config::from_parts(&Flags { file: Some(file), ..Flags::default() }, &BTreeMap::new()).unwrap()
     }
 
     #[test]
