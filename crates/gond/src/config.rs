@@ -160,7 +160,10 @@ impl Config {
         Self::from_parts(flags, &environment)
     }
 
-    pub(crate) fn from_parts(flags: &Flags, environment: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+    pub(crate) fn from_parts(
+        flags: &Flags,
+        environment: &BTreeMap<String, String>,
+    ) -> Result<Self, ConfigError> {
         let (path, must) = match &flags.file {
             Some(path) => (path.clone(), true),
             None => (PathBuf::from(DEFAULT_FILE), false),
