@@ -39,7 +39,7 @@ def install(server, packages, debs):
     if len(files) != len(packages):
         raise Failed(f"{debs} has not all of {packages}: make deb")
     server.send(files)
-    said = server.do("cd /root/gon && DEBIAN_FRONTEND=noninteractive apt-get install -y ./*.deb </dev/null 2>&1", 1500)
+    said = server.do("cd /opt/packages && DEBIAN_FRONTEND=noninteractive apt-get install -y ./*.deb </dev/null 2>&1", 1500)
     running = server.do("systemctl list-units --no-legend --plain 'gcp-*.service' | grep -c ' running ' || :")
     if running != "0":
         raise Failed(f"{server.name}: the package started something:\n{running}")
@@ -274,7 +274,7 @@ def main(arguments):
 
     with step("the packages are installed once more, as an upgrade does"):
         for server in servers:
-            server.do("cd /root/gon && DEBIAN_FRONTEND=noninteractive apt-get install -y --reinstall ./*.deb "
+            server.do("cd /opt/packages && DEBIAN_FRONTEND=noninteractive apt-get install -y --reinstall ./*.deb "
                       "</dev/null 2>&1", 1500)
         for server, roles in ((control, CONTROL), (one, WORKER), (two, WORKER)):
             active(server, roles)

@@ -185,7 +185,7 @@ class Server:
         until(f"{self.name} has started", deadline,
               lambda: self.do("systemctl is-system-running || :", 30) in ("running", "degraded"), 2)
 
-    def send(self, files, directory="/root/gon"):
+    def send(self, files, directory="/opt/packages"):
         names = [os.path.basename(f) for f in files]
         with subprocess.Popen(["tar", "-C", os.path.dirname(files[0]), "-cf", "-", *names],
                               stdout=subprocess.PIPE) as tar:
