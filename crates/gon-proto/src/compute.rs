@@ -25,14 +25,9 @@ pub struct NodeCompute {
 }
 
 impl NodeCompute {
-    /// Says it in this format: what that one has no words for is left out.
-    pub fn speak(&mut self, format: u32) {
+    /// Says it in this format: there is nothing in it that the one before has no words for.
+    pub const fn speak(&mut self, format: u32) {
         self.format = format;
-        if format < 2 {
-            for instance in &mut self.instances {
-                instance.origin = None;
-            }
-        }
     }
 }
 

@@ -16,8 +16,9 @@ pub use compute::{DiskSpec, ImageSpec, InstanceSpec, NicSpec, NodeCompute, Origi
 pub use doorbell::Doorbell;
 pub use join::{AuthoritiesAnswer, JoinAnswer, JoinRequest, RenewAnswer, RenewRequest, SiteAnswer};
 pub use network::{
-    AddressSpec, DhcpSpec, Direction, GatewayTarget, GroupSpec, MetadataSpec, NodeNetwork, Peer, PeerSpec,
-    PortSpec, RouteSpec, RouteTarget, RuleSpec, SubnetSpec, TUNNEL_OVERHEAD, VpcSpec,
+    AclAction, AclEntrySpec, AclSpec, AddressSpec, DhcpSpec, Direction, GatewayTarget, GroupSpec,
+    MetadataSpec, NodeNetwork, Peer, PeerSpec, PortSpec, RouteSpec, RouteTarget, RuleSpec, SubnetSpec,
+    TUNNEL_OVERHEAD, VpcSpec,
 };
 pub use report::{
     ComputeReport, ImageKind, ImageReport, InstanceReport, NetworkReport, NodeAnswer, NodeReport,
@@ -25,8 +26,9 @@ pub use report::{
 };
 
 /// Version of the shapes in this crate. An agent may be one behind the controllers, never ahead of them: a site is brought
-/// to a new version controllers first, and back agents first. 2 added what several nodes need: peers, labels, epochs.
-pub const FORMAT: u32 = 2;
+/// to a new version controllers first, and back agents first. 2 added what several nodes need: peers, labels, epochs; 3 added
+/// network ACLs.
+pub const FORMAT: u32 = 3;
 /// The oldest that is understood.
 pub const OLDEST_FORMAT: u32 = FORMAT - 1;
 

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use gon_types::id::{
-    InstanceId, InternetGatewayId, NetworkInterfaceId, NodeId, SecurityGroupId, SecurityGroupRuleId,
-    SubnetId, VpcId,
+    InstanceId, InternetGatewayId, NetworkAclId, NetworkInterfaceId, NodeId, SecurityGroupId,
+    SecurityGroupRuleId, SubnetId, VpcId,
 };
 use gon_types::{DocumentVersion, Generation, IcmpMatch, MacAddr, PortRange, Protocol};
 use ipnet::Ipv4Net;
@@ -40,6 +40,9 @@ pub struct NodeNetwork {
     pub addresses: Vec<AddressSpec>,
     /// The security groups that ports here use, by id, references resolved.
     pub groups: Vec<GroupSpec>,
+    /// The network ACLs of `subnets`, by id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub acls: Vec<AclSpec>,
     /// The ports of this node, by id.
     pub ports: Vec<PortSpec>,
     /// The other nodes that have an interface in one of those VPCs, by id: where tunnels lead, and may come from.
@@ -60,6 +63,7 @@ impl NodeNetwork {
             subnets: vec![],
             addresses: vec![],
             groups: vec![],
+            acls: vec![],
             ports: vec![],
             peers: vec![],
         }
@@ -67,16 +71,20 @@ impl NodeNetwork {
 }
 
 impl NodeNetwork {
-    /// Says it in this format: what that one has no words for is left out. A node that knows no peers reaches none, and
-    /// one that cannot be told of an interface that forwards for others checks it as any other.
+    /// Says it in this format: what that one has no words for is left out. Format 2 has none for network ACLs. One that
+    /// lets everything through says nothing, so it can be left out; any other cannot be without opening what it closes.
+    /// Then the document stays as it is, and an agent of that format refuses it whole and goes on with the one it has.
     pub fn speak(&mut self, format: u32) {
-        self.format = format;
-        if format < 2 {
-            self.peers.clear();
-            for address in &mut self.addresses {
-                address.source_dest_check = true;
+        if format < 3 {
+            if self.acls.iter().any(|acl| !acl.passes_everything()) {
+                return;
+            }
+            self.acls.clear();
+            for subnet in &mut self.subnets {
+                subnet.acl = None;
             }
         }
+        self.format = format;
     }
 }
 
@@ -118,6 +126,10 @@ pub struct SubnetSpec {
     pub cidr_block: Ipv4Net,
     /// Routes of the effective table, without the local ones, which are implied by the VPC's blocks.
     pub routes: Vec<RouteSpec>,
+    /// Its network ACL, in the document's `acls`. Every subnet has one; `None` is said by documents from before there were
+    /// any (format 2), and means that nothing is kept back at the subnet's edge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acl: Option<NetworkAclId>,
 }
 
 /// A route: longest prefix wins, local routes are always there.
@@ -200,6 +212,11 @@ pub enum Direction {
     Outbound,
 }
 
+impl Direction {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Inbound, Self::Outbound];
+}
+
 /// A rule: packets of the protocol, ports and peer are allowed to start a connection in that direction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -226,6 +243,63 @@ pub enum Peer {
     Cidr(Ipv4Net),
     /// Members of a group of the same VPC, which is in the document's `groups`.
     Group(SecurityGroupId),
+}
+
+/// A network ACL: what may cross the edge of its subnets, packet by packet, whatever connection a packet belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AclSpec {
+    /// Which ACL.
+    pub id: NetworkAclId,
+    /// Its VPC.
+    pub vpc: VpcId,
+    /// By direction and number. In each direction the entry of the lowest number that matches decides; what none matches is
+    /// denied.
+    pub entries: Vec<AclEntrySpec>,
+}
+
+impl AclSpec {
+    /// Whether it is as if there were none: in each direction everything is allowed before anything is denied.
+    #[must_use]
+    pub fn passes_everything(&self) -> bool {
+        [Direction::Inbound, Direction::Outbound].into_iter().all(|direction| {
+            let mut entries: Vec<_> = self.entries.iter().filter(|e| e.direction == direction).collect();
+            entries.sort_by_key(|e| e.number);
+            let whole = |e: &AclEntrySpec| e.protocol.is_none() && e.cidr.prefix_len() == 0;
+            let decisive = entries.into_iter().find(|e| e.action == AclAction::Deny || whole(e));
+            decisive.is_some_and(|e| e.action == AclAction::Allow)
+        })
+    }
+}
+
+/// What an entry does with the packets it matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AclAction {
+    /// They pass.
+    Allow,
+    /// They are dropped.
+    Deny,
+}
+
+/// An entry of a network ACL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AclEntrySpec {
+    /// Which way, seen from the subnet: inbound is into it, outbound out of it.
+    pub direction: Direction,
+    /// 1 to 32766; unique in its ACL and direction.
+    pub number: u16,
+    /// What it does.
+    pub action: AclAction,
+    /// IP protocol number; `None` is every protocol.
+    pub protocol: Option<u8>,
+    /// Destination ports; present exactly for TCP (6) and UDP (17).
+    pub ports: Option<PortRange>,
+    /// Which ICMP messages; `None` is all of them. Only for ICMP (1).
+    pub icmp: Option<IcmpMatch>,
+    /// The other side: the source of what comes in, the destination of what goes out.
+    pub cidr: Ipv4Net,
 }
 
 /// A port: one network interface of an instance on this node.

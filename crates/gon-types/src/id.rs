@@ -193,6 +193,8 @@ resources! {
     InternetGateway InternetGatewayId = "igw", "internet gateway", "InvalidInternetGatewayID";
     /// A network ACL.
     NetworkAcl NetworkAclId = "acl", "network ACL", "InvalidNetworkAclID";
+    /// The association of a network ACL with a subnet.
+    NetworkAclAssociation NetworkAclAssociationId = "aclassoc", "network ACL association", "InvalidAssociationID";
     /// A network interface (ENI).
     NetworkInterface NetworkInterfaceId = "eni", "network interface", "InvalidNetworkInterfaceID";
     /// An allocated public address.

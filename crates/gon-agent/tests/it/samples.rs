@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use gon_proto::{
-    AddressSpec, DhcpSpec, Direction, GatewayTarget, GroupSpec, MetadataSpec, NodeNetwork, Peer, PortSpec,
+    AclAction, AclEntrySpec, AclSpec, AddressSpec, DhcpSpec, Direction, GatewayTarget, GroupSpec, MetadataSpec, NodeNetwork, Peer, PortSpec,
     RouteSpec, RouteTarget, RuleSpec, SubnetSpec, VpcSpec,
 };
 use gon_types::id::{
-    InstanceId, InternetGatewayId, NetworkInterfaceId, NodeId, SecurityGroupId, SecurityGroupRuleId,
+    InstanceId, InternetGatewayId, NetworkAclId, NetworkInterfaceId, NodeId, SecurityGroupId, SecurityGroupRuleId,
     SubnetId, VpcId,
 };
 use gon_types::{DocumentVersion, MacAddr, Protocol};
@@ -41,6 +41,24 @@ pub(crate) fn subnet() -> SubnetSpec {
                 id: InternetGatewayId::from_uuid(uuid(3, 1)),
             }),
         }],
+        acl: Some(acl().id),
+    }
+}
+/// Lets everything through.
+pub(crate) fn acl() -> AclSpec {
+    let entry = |direction| AclEntrySpec {
+        direction,
+        number: 100,
+        action: AclAction::Allow,
+        protocol: None,
+        ports: None,
+        icmp: None,
+        cidr: "0.0.0.0/0".parse().unwrap(),
+    };
+    AclSpec {
+        id: NetworkAclId::from_uuid(uuid(9, 1)),
+        vpc: vpc().id,
+        entries: vec![entry(Direction::Inbound), entry(Direction::Outbound)],
     }
 }
 pub(crate) fn group() -> GroupSpec {
@@ -121,6 +139,7 @@ pub(crate) fn document(generation: u64, ports: Vec<PortSpec>) -> NodeNetwork {
         subnets: vec![subnet()],
         addresses,
         groups: vec![group()],
+        acls: vec![acl()],
         ports,
         peers: vec![],
     }

@@ -73,6 +73,7 @@ pub fn document(node: NodeId, rows: NodeNetworkRows, settings: &NetworkSettings)
             vpc: VpcId::from_uuid(row.vpc_id),
             cidr_block: row.cidr_block.0,
             routes: row.route_table_id.and_then(|t| routes.get(&t)).cloned().unwrap_or_default(),
+            acl: None,
         });
     }
     for row in rows.addresses {

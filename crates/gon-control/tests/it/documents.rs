@@ -180,12 +180,12 @@ async fn a_node_joins_by_reporting_and_brings_its_images() {
     let _ = id::<gon_types::id::Node>(1);
 }
 
-/// What an agent of the version before says: the first format had neither labels nor epochs.
-const OLD_NODE: &str = r#"{ "format": 1, "name": "w1", "availability_zone": "local-1a", "vcpus": 4, "memory_mib": 4096,
+/// What an agent of the version before says.
+const OLD_NODE: &str = r#"{ "format": 2, "name": "w1", "availability_zone": "local-1a", "vcpus": 4, "memory_mib": 4096,
   "disk_gib": 50, "accelerator": "tcg", "ovs_datapath": "netdev", "versions": { "gond": "0.0.9" }, "images": {} }"#;
-const OLD_NETWORK: &str = r#"{ "format": 1, "node": "00000000-0000-7000-8000-000000000001",
+const OLD_NETWORK: &str = r#"{ "format": 2, "node": "00000000-0000-7000-8000-000000000001",
   "applied": { "epoch": 1, "generation": 1 }, "vpcs": [], "ports": [] }"#;
-const OLD_COMPUTE: &str = r#"{ "format": 1, "node": "00000000-0000-7000-8000-000000000001",
+const OLD_COMPUTE: &str = r#"{ "format": 2, "node": "00000000-0000-7000-8000-000000000001",
   "accepted": { "epoch": 1, "generation": 1 }, "instances": [ { "id": "00000000-0000-7000-8000-000000000701",
   "generation": 2, "placement_epoch": 1, "observed": "running", "reboot_seq": 0, "reason": null } ] }"#;
 
@@ -223,16 +223,19 @@ async fn agents_of_the_version_before_are_understood_and_understand() {
             assert_eq!(status, StatusCode::OK, "{path}{format}");
             (etag, serde_json::from_slice::<serde_json::Value>(&body).unwrap())
         };
-        let (new, old) = (read("&format=2").await, read("").await);
-        assert_eq!((&old.0, &old.1), (&new.0, &read("&format=1").await.1), "{path}");
+        let (new, old) = (read("&format=3").await, read("&format=2").await);
+        assert_eq!(&old.0, &new.0, "{path}");
         // One that is ahead of us is told what we know.
-        assert_eq!(read("&format=3").await, new, "{path}");
-        assert_eq!((&new.1["format"], &old.1["format"]), (&2.into(), &1.into()));
-        let newer = ["\"peers\"", "\"origin\""];
-        let says =
-            |document: &serde_json::Value| newer.iter().any(|word| document.to_string().contains(word));
+        assert_eq!(read("&format=4").await, new, "{path}");
+        assert_eq!((&new.1["format"], &old.1["format"]), (&3.into(), &2.into()));
+        let says = |document: &serde_json::Value| document.to_string().contains("\"acl");
         assert!(!says(&old.1), "{path}: {}", old.1);
-        assert!(says(&new.1), "{path}: the test proves nothing");
+        if path.contains("network") {
+            assert!(says(&new.1), "{path}: the test proves nothing");
+        }
+        for too_old in ["&format=1", ""] {
+            assert_eq!(get(&router, &format!("{path}{too_old}")).await.0, StatusCode::BAD_REQUEST);
+        }
         assert_eq!(get(&router, &format!("{path}&format=0")).await.0, StatusCode::BAD_REQUEST);
     }
 }
