@@ -37,6 +37,15 @@ pub struct StorageFacts {
     pub damaged: Vec<String>,
 }
 
+/// What the network agent says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkFacts {
+    /// Which datapath the switch has: `system` or `netdev`.
+    pub datapath: String,
+    /// The switch's version, if it says.
+    pub version: Option<String>,
+}
+
 fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
@@ -63,12 +72,23 @@ pub fn untell(dir: &Path, agent: &str) {
 /// What `agent` says, if it said it lately.
 #[must_use]
 pub fn told<T: DeserializeOwned>(dir: &Path, agent: &str) -> Option<T> {
-    let text = std::fs::read(dir.join(format!("{agent}.json"))).ok()?;
-    let file: File<T> = serde_json::from_slice(&text).ok()?;
+    let file = read::<T>(dir, agent)?;
     let fresh = file.boot == boot_id() && now().abs_diff(file.written) <= FRESH.as_secs();
     fresh.then_some(file.facts)
 }
 
+/// What `agent` said last, however long ago: for what does not change by itself.
+#[must_use]
+pub fn told_ever<T: DeserializeOwned>(dir: &Path, agent: &str) -> Option<T> {
+    read(dir, agent).map(|file| file.facts)
+}
+
+fn read<T: DeserializeOwned>(dir: &Path, agent: &str) -> Option<File<T>> {
+    serde_json::from_slice(&std::fs::read(dir.join(format!("{agent}.json"))).ok()?).ok()
+}
+
+/// Name of the network agent here.
+pub const NETWORK: &str = "network-agent";
 /// Name of the container agent here.
 pub const CONTAINER: &str = "container-agent";
 /// Name of the storage agent here.

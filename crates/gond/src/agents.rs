@@ -1,7 +1,7 @@
 //! The agents of this node, put together once for standalone and for roles in processes of their own.
 //!
-//! Who this node is comes from the instance manager's answer to the hypervisor agent's first report, which keeps it;
-//! the network agent waits for that. A node that has its identity needs nobody to go on (rule R7).
+//! The network agent starts the switch. Who this node is comes from the instance manager's answer to the hypervisor
+//! agent's first report, which keeps it; the network agent waits for that. A node that has its identity needs nobody to go on (rule R7).
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
+use gon_agent::facts::{self, NetworkFacts};
 use gon_agent::hypervisor::{self, Hypervisor};
 use gon_agent::link::{Link, Transport};
 use gon_agent::network::{self, ExternalConfig, Uplink};
@@ -29,6 +30,8 @@ use crate::layout::Layout;
 
 /// How often the network agent compares everything with reality.
 const AUDIT_EVERY: Duration = Duration::from_secs(30);
+/// How soon a switch that cannot be used is tried again.
+const SWITCH_RETRY: Duration = Duration::from_secs(1);
 /// How often we look whether this node is known by now: at first, and when nobody has known it for a while.
 const KNOWN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
@@ -86,9 +89,7 @@ impl Worker {
         if let Some(there) = self.current() {
             return Ok(there);
         }
-        let (datapath, version) = self.switch().await;
-        let mut versions = BTreeMap::from([("gond".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
-        versions.extend(version.map(|v| ("openvswitch".to_owned(), v)));
+        let versions = BTreeMap::from([("gond".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
         let images = self.config.images_dir();
         if std::fs::read_dir(&images).is_ok_and(|mut d| d.next().is_none()) || !images.exists() {
             tracing::warn!(
@@ -111,7 +112,6 @@ impl Worker {
                 disk_reserve_gib: node.disk_reserve_gib,
             },
             emulate: self.config.compute.accelerator == Accelerator::Tcg,
-            ovs_datapath: datapath.as_str().to_owned(),
             versions,
             qemu: None,
             facts: self.layout.facts(),
@@ -120,32 +120,32 @@ impl Worker {
         Ok(made)
     }
 
-    /// The switch's datapath and version, for the node's report; the switch runs afterwards. A node whose switch cannot
-    /// be started says what it would have; its network agent goes on trying. Both agents come here first, and one of
-    /// them at a time, also from processes of their own: two who start the same switch would be in each other's way.
-    async fn switch(&self) -> (ovs::Datapath, Option<String>) {
-        let _one_at_a_time = self.switch_lock().await;
-        match Ovs::connect_or_start(&ovs_config(&self.config, &self.layout), network::BRIDGE).await {
-            Ok(switch) => (switch.datapath(), switch.version().await.ok()),
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "Open vSwitch cannot be used yet");
-                (ovs::Datapath::Netdev, None)
-            }
-        }
-    }
-
-    async fn switch_lock(&self) -> Option<std::fs::File> {
-        let path = self.layout.switch_lock();
-        let lock = move || {
-            let file = std::fs::File::create(path)?;
-            file.lock()?;
-            Ok::<_, std::io::Error>(file)
-        };
-        match tokio::task::spawn_blocking(lock).await.map_err(std::io::Error::other).and_then(|r| r) {
-            Ok(file) => Some(file),
-            Err(error) => {
-                tracing::warn!(%error, "starting the switch without its lock");
-                None
+    /// The switch, which runs afterwards; what it is, for the node's report. It is started before this node has a name, so
+    /// that its first report says what there is.
+    async fn switch(&self) {
+        let mut failing = false;
+        loop {
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+            match Ovs::connect_or_start(&ovs_config(&self.config, &self.layout), network::BRIDGE).await {
+                Ok(switch) => {
+                    let facts = NetworkFacts {
+                        datapath: switch.datapath().as_str().to_owned(),
+                        version: switch.version().await.ok(),
+                    };
+                    if let Err(error) = facts::tell(&self.layout.facts(), facts::NETWORK, &facts) {
+                        tracing::warn!(%error, "the node's facts cannot be written");
+                    }
+                    return;
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            "Open vSwitch cannot be used yet"
+                        );
+                    }
+                    tokio::time::sleep(SWITCH_RETRY).await;
+                }
             }
         }
     }
@@ -166,8 +166,8 @@ impl Worker {
 
     /// Role network-agent.
     pub async fn run_network(&self, stop: CancellationToken) -> anyhow::Result<()> {
+        let Some(()) = or_stop(self.switch(), &stop).await else { return Ok(()) };
         let Some(node) = or_stop(self.known(), &stop).await else { return Ok(()) };
-        let Some(_) = or_stop(self.switch(), &stop).await else { return Ok(()) };
         let config = network::Config {
             node,
             dir: self.layout.network(),

@@ -62,11 +62,6 @@ impl Layout {
     pub fn ovs(&self) -> PathBuf {
         self.0.join("ovs")
     }
-    /// Held by whoever starts the private Open vSwitch.
-    #[must_use]
-    pub fn switch_lock(&self) -> PathBuf {
-        self.0.join("ovs.lock")
-    }
     /// The network agent's.
     #[must_use]
     pub fn network(&self) -> PathBuf {

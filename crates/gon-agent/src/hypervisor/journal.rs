@@ -392,6 +392,7 @@ mod tests {
             run_as_uid: 70_000,
             nics: vec![],
             disks: vec![],
+            fence: None,
             origin: None,
         }
     }

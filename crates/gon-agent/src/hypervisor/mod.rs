@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! STATE_DIR/                       0700
-//!   compute.json                   the last accepted document (ledger)
+//!   compute.a, compute.b           the last accepted documents (ledger)
 //!   node.json  accelerator.json     who this node is; what was found out about KVM
 //!   instances/UUID/
 //!     journal.json                 what was done: first made, last removed
@@ -81,9 +81,7 @@ pub struct Config {
     pub node: NodeConfig,
     /// Never use KVM.
     pub emulate: bool,
-    /// `system` or `netdev`: reported.
-    pub ovs_datapath: String,
-    /// Versions of what else runs here (`gond`, `openvswitch`): reported.
+    /// Versions of what else runs here (`gond`): reported.
     pub versions: BTreeMap<String, String>,
     /// The QEMU to use; the installed one if not given.
     pub qemu: Option<PathBuf>,

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::accelerator::{manifests, read_json, write_json};
 use super::{Config, Shared};
 use crate::chain;
-use crate::facts::{self, ContainerFacts, StorageFacts};
+use crate::facts::{self, ContainerFacts, NetworkFacts, StorageFacts};
 
 /// How often the node says what it is; and how long after a failure.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -128,6 +128,9 @@ fn describe(config: &Config, capabilities: &Capabilities) -> NodeReport {
     let mut versions = config.versions.clone();
     versions.insert("qemu".to_owned(), capabilities.version_text());
     versions.insert("kernel".to_owned(), host.kernel);
+    let network = facts::told_ever::<NetworkFacts>(&config.facts, facts::NETWORK);
+    versions
+        .extend(network.as_ref().and_then(|facts| Some(("openvswitch".to_owned(), facts.version.clone()?))));
     let containers = facts::told::<ContainerFacts>(&config.facts, facts::CONTAINER);
     if let Some(docker) = containers.and_then(|facts| facts.docker) {
         versions.insert("docker".to_owned(), docker.version);
@@ -145,7 +148,8 @@ fn describe(config: &Config, capabilities: &Capabilities) -> NodeReport {
         memory_mib: host.memory_mib.saturating_sub(config.node.memory_reserve_mib),
         disk_gib: disk_gib(&config.instances_dir()).saturating_sub(config.node.disk_reserve_gib),
         accelerator: capabilities.accelerator.name().to_owned(),
-        ovs_datapath: config.ovs_datapath.clone(),
+        // Before there is any switch: what works everywhere.
+        ovs_datapath: network.map_or_else(|| "netdev".to_owned(), |facts| facts.datapath),
         versions,
         images: images(&config.images, &damaged),
         labels: config.node.labels.clone(),

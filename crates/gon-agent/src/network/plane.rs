@@ -752,6 +752,7 @@ pub async fn tear_down(config: &ovs::Config) -> Result<(), PlaneError> {
         }
         switch.tear_down(service::BRIDGE).await?;
     }
+    Ovs::forget_choice(config)?;
     Underlay::give_back(&netlink, &config.dir).await?;
     for link in &links {
         netlink.set_leaving(&link.name).await?;

@@ -44,7 +44,6 @@ fn the_agent_as_a_process() {
                 disk_reserve_gib: 0,
             },
             emulate: !dir.join("prove").exists(),
-            ovs_datapath: "netdev".to_owned(),
             versions: BTreeMap::new(),
             qemu: None,
             facts: dir.join("facts"),
@@ -131,6 +130,7 @@ impl World {
             run_as_uid: NEXT.fetch_add(1, Ordering::Relaxed),
             nics: vec![],
             disks: vec![],
+            fence: None,
             origin: None,
         });
         self.instances.len() - 1

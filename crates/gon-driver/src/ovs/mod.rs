@@ -36,6 +36,8 @@ const CONTROL: Duration = Duration::from_secs(10);
 /// How long the switch's cache may take to follow its tables. Above some 100 000 cached flows a round takes a second.
 const CATCH_UP: Duration = Duration::from_secs(3);
 const RESTORE_WAIT: &str = "flow-restore-wait";
+/// File in [`Config::dir`] that says that the machine's switch is used here.
+const CHOSEN: &str = "machine-switch";
 
 /// Which datapath carries the packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,6 +72,9 @@ pub enum OvsError {
     /// A socket failed, or the other side refused.
     #[error(transparent)]
     Rpc(#[from] RpcError),
+    /// The machine's switch is there, or was used before, and does not answer. Another one beside it would take its devices.
+    #[error("the machine's Open vSwitch does not answer: see 'systemctl status openvswitch-switch'")]
+    MachineAway,
     /// The database refused.
     #[error("the switch's database: {0}")]
     Database(String),
@@ -104,7 +109,8 @@ pub enum OvsError {
 /// Which Open vSwitch to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
-    /// The machine's if it runs in this network namespace, else a private one.
+    /// The machine's if it runs in this network namespace, else a private one. Chosen once: the switch that has our bridge
+    /// stays the one until [`Ovs::forget_choice`], for two of them would fight for the same devices.
     Auto,
     /// A private one, whatever runs.
     Private,
@@ -145,10 +151,16 @@ impl Drop for Keeper {
 impl Ovs {
     /// Uses the machine's, or adopts or starts a private one; makes the bridge and nothing else.
     pub async fn connect_or_start(config: &Config, bridge: &str) -> Result<Self, OvsError> {
-        let mut ovs = match Self::of_machine(config).await {
-            Some(ovs) => ovs,
-            None => {
-                let private = private::Private::at(&config.dir);
+        let private = private::Private::at(&config.dir);
+        let private_runs = private.running().await != (None, None);
+        let (machine, found) = Self::of_machine().await?;
+        let mut ovs = match (which(config.choice, private_runs, is_chosen(config), machine)?, found) {
+            (Which::Machine, Some(ovs)) => {
+                choose(config).map_err(|source| OvsError::Io { path: config.dir.clone(), source })?;
+                ovs
+            }
+            (Which::Machine, None) => return Err(OvsError::MachineAway),
+            (Which::Private, _) => {
                 private.ensure().await?;
                 let keeper = Keeper(private.keep());
                 Self { keeper: Some(keeper), ..Self::of_pair(private) }
@@ -170,12 +182,12 @@ impl Ovs {
     /// The one that runs and has the bridge, or, if it is ours, runs at all; nothing is started. For tearing down.
     pub async fn find(config: &Config, bridge: &str) -> Result<Option<Self>, OvsError> {
         let private = private::Private::at(&config.dir);
-        let mut ovs = match private.running().await {
-            (None, None) => match Self::of_machine(config).await {
-                Some(ovs) => ovs,
-                None => return Ok(None),
-            },
-            _ => Self::of_pair(private),
+        let private_runs = private.running().await != (None, None);
+        let (machine, found) = Self::of_machine().await?;
+        let mut ovs = match (which(config.choice, private_runs, is_chosen(config), machine)?, found) {
+            (Which::Private, _) if private_runs => Self::of_pair(private),
+            (Which::Machine, Some(ovs)) => ovs,
+            _ => return Ok(None),
         };
         match ovs.database.bridge(bridge).await {
             Ok(Some(datapath)) => ovs.datapath = datapath,
@@ -187,21 +199,38 @@ impl Ovs {
         Ok(Some(ovs))
     }
 
-    async fn of_machine(config: &Config) -> Option<Self> {
-        if config.choice == Choice::Private {
-            return None;
+    /// Forgets that the machine's switch was chosen. For tearing down, when nothing of ours is in it any more.
+    pub fn forget_choice(config: &Config) -> Result<(), OvsError> {
+        match std::fs::remove_file(config.dir.join(CHOSEN)) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(OvsError::Io { path: config.dir.clone(), source })
+            }
+            _ => Ok(()),
         }
+    }
+
+    /// The machine's own switch, if there is one in our network namespace.
+    async fn of_machine() -> Result<(Machine, Option<Self>), OvsError> {
         let run_dir = PathBuf::from(MACHINE_RUN_DIR);
-        let pid = machine(&run_dir).await?;
-        Some(Self {
+        let found = private::machine_switch(&run_dir);
+        let Some(pid) = found.map_err(|source| OvsError::Io { path: run_dir.clone(), source })? else {
+            return Ok((Machine::Absent, None));
+        };
+        let database = Ovsdb::new(&run_dir.join("db.sock"));
+        if let Err(error) = database.ping().await {
+            tracing::warn!(%error, "the machine's Open vSwitch does not answer");
+            return Ok((Machine::Silent, None));
+        }
+        let ovs = Self {
             private: None,
             keeper: None,
-            database: Ovsdb::new(&run_dir.join("db.sock")),
+            database,
             control: Rpc::new(&run_dir.join(format!("ovs-vswitchd.{}.ctl", pid.pid))),
             control_of: Some(pid),
             run_dir,
             datapath: Datapath::Netdev,
-        })
+        };
+        Ok((Machine::There, Some(ovs)))
     }
 
     fn of_pair(private: private::Private) -> Self {
@@ -416,6 +445,44 @@ impl Ovs {
     }
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Machine {
+    /// None runs in our network namespace.
+    Absent,
+    /// One runs and does not answer.
+    Silent,
+    There,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    Machine,
+    Private,
+}
+
+/// Whose switch to use. Pure. `chosen`: the machine's was used here before.
+fn which(choice: Choice, private_runs: bool, chosen: bool, machine: Machine) -> Result<Which, OvsError> {
+    match (choice, machine) {
+        (Choice::Private, _) => Ok(Which::Private),
+        // Guests are on it.
+        (Choice::Auto, _) if private_runs && !chosen => Ok(Which::Private),
+        (Choice::Auto, Machine::There) => Ok(Which::Machine),
+        (Choice::Auto, Machine::Absent) if !chosen => Ok(Which::Private),
+        (Choice::Auto, Machine::Absent | Machine::Silent) => Err(OvsError::MachineAway),
+    }
+}
+
+fn is_chosen(config: &Config) -> bool {
+    config.dir.join(CHOSEN).exists()
+}
+
+/// Remembers that the machine's switch is used.
+fn choose(config: &Config) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.dir)?;
+    std::fs::File::create(config.dir.join(CHOSEN)).map(drop)
+}
+
 /// The machine's own switch, if it answers and lives in our network namespace.
 async fn machine(run_dir: &Path) -> Option<Pid> {
     let pid = private::machine_switch(run_dir).ok().flatten()?;
@@ -435,4 +502,30 @@ pub fn socket_dir(dir: &Path, longest: &str, what: &str) -> PathBuf {
     let digest = Sha256::digest(bytes);
     let short: String = digest.iter().take(6).map(|b| format!("{b:02x}")).collect();
     PathBuf::from(format!("/run/gon-{short}-{what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A switch that is slow to answer, or not up yet, is not replaced by another one that takes its devices away.
+    #[test]
+    fn whose_switch_is_chosen_once() {
+        let which = |private_runs, chosen, machine| which(Choice::Auto, private_runs, chosen, machine).ok();
+        for (private_runs, chosen, machine, wanted) in [
+            (false, false, Machine::Absent, Some(Which::Private)),
+            (false, false, Machine::There, Some(Which::Machine)),
+            (false, false, Machine::Silent, None),
+            (false, true, Machine::There, Some(Which::Machine)),
+            (false, true, Machine::Silent, None),
+            (false, true, Machine::Absent, None),
+            (true, false, Machine::Absent, Some(Which::Private)),
+            (true, false, Machine::There, Some(Which::Private)),
+            (true, false, Machine::Silent, Some(Which::Private)),
+            (true, true, Machine::There, Some(Which::Machine)),
+            (true, true, Machine::Silent, None),
+        ] {
+            assert_eq!(which(private_runs, chosen, machine), wanted, "{private_runs} {chosen} {machine:?}");
+        }
+    }
 }
