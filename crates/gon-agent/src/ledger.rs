@@ -5,8 +5,10 @@
 //! another format's is refused, and that a document which would remove most of what runs here is refused unless it
 //! says that this is meant (rule R11).
 //!
-//! File: one line `gon-ledger 1 KIND SHA-256-of-the-rest`, then the document as JSON. Written beside, synced, renamed,
-//! directory synced.
+//! Two files, `KIND.a` and `KIND.b`, written in turn over what they held: the newest whole one counts, so a write that
+//! a power loss tears leaves the document before it in force, and taking a document costs one sync of the disk (a file
+//! written beside and renamed costs two, a third of the way from an accepted launch to a node: `docs/perf/delivery.md`).
+//! A file: one line `gon-ledger 2 KIND LENGTH SHA-256`, LENGTH bytes of JSON, then what an earlier, longer one left.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -24,10 +26,12 @@ const FREE_REMOVALS: usize = 3;
 const FREE_REMOVAL_PERCENT: usize = 20;
 /// A document larger than this is not ours (R4 bounds it to 2 MB; ten times that is certainly wrong).
 const SIZE_LIMIT: u64 = 32 << 20;
+/// Files grow by this much: what lies within a file's size is synced without its metadata.
+const GROWTH: usize = 64 << 10;
 
 /// A node document that can be kept.
 pub trait Document: Serialize + DeserializeOwned + Clone + PartialEq + Send + Sync + 'static {
-    /// Its kind, which is also the file's name.
+    /// Its kind, which is also its files' name.
     const KIND: &'static str;
     /// [`gon_proto::FORMAT`] of its writer.
     fn format(&self) -> u32;
@@ -139,43 +143,72 @@ pub enum LedgerError {
 /// The ledger of one kind of document.
 #[derive(Debug)]
 pub struct Ledger<D: Document> {
-    path: PathBuf,
+    slots: [PathBuf; 2],
+    /// Which slot is written next: never the one that holds `current`.
+    next: usize,
     node: NodeId,
     current: Option<D>,
 }
 
+/// What one of the two files holds.
+enum Slot<D> {
+    /// Nothing was ever written there.
+    Empty,
+    /// A document, as it was written.
+    Whole(D),
+    /// Something else: half of a document if power was lost over it.
+    Torn,
+}
+
 impl<D: Document> Ledger<D> {
-    /// Opens the ledger in `dir` (made if missing, mode 0700) and reads what it holds. A damaged file is an error
-    /// that names it: somebody has to decide, since going on without would forget the fence.
+    /// Opens the ledger in `dir` (made if missing, mode 0700) and reads what it holds. If neither file is whole and one
+    /// was, that is an error: somebody has to decide, since going on without would forget the fence.
     pub fn open(dir: &Path, node: NodeId) -> Result<Self, LedgerError> {
         use std::os::unix::fs::DirBuilderExt;
-        let path = dir.join(format!("{}.json", D::KIND));
-        let io_error = |source| LedgerError::Io { path: path.clone(), source };
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io_error)?;
-        let current = match std::fs::metadata(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(io_error(error)),
-            Ok(meta) if meta.len() > SIZE_LIMIT => {
-                return Err(LedgerError::Damaged { path, what: "it is too large".to_owned() });
+        let slots = ["a", "b"].map(|slot| dir.join(format!("{}.{slot}", D::KIND)));
+        let failed = |source| LedgerError::Io { path: dir.to_owned(), source };
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+        if !slots.iter().all(|slot| slot.exists()) {
+            slots.iter().try_for_each(|slot| writable(slot).map(drop)).map_err(failed)?;
+            std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
+        }
+        let (current, next) = match (Self::read(&slots[0])?, Self::read(&slots[1])?) {
+            (Slot::Whole(a), Slot::Whole(b)) if a.version() < b.version() => (Some(b), 0),
+            (Slot::Whole(a), Slot::Whole(_) | Slot::Empty) => (Some(a), 1),
+            (Slot::Whole(a), Slot::Torn) => {
+                warn_torn(&slots[1], a.version());
+                (Some(a), 1)
             }
-            Ok(_) => Some(Self::read(&path)?),
+            (Slot::Torn, Slot::Whole(b)) => {
+                warn_torn(&slots[0], b.version());
+                (Some(b), 0)
+            }
+            // The first document goes to both, to this one first: it was never accepted.
+            (Slot::Torn | Slot::Empty, Slot::Empty) => (None, 0),
+            (Slot::Empty, Slot::Whole(b)) => (Some(b), 0),
+            (Slot::Torn | Slot::Empty, Slot::Torn) => {
+                let [_, path] = slots;
+                return Err(LedgerError::Damaged { path, what: "nor is the other one whole".to_owned() });
+            }
         };
         if let Some(document) = &current {
             check_identity(document, node)?;
         }
-        Ok(Self { path, node, current })
+        Ok(Self { slots, next, node, current })
     }
 
-    fn read(path: &Path) -> Result<D, LedgerError> {
-        let damaged = |what: &str| LedgerError::Damaged { path: path.to_owned(), what: what.to_owned() };
-        let bytes =
-            std::fs::read(path).map_err(|source| LedgerError::Io { path: path.to_owned(), source })?;
-        let end = bytes.iter().position(|b| *b == b'\n').ok_or_else(|| damaged("no header"))?;
-        let (header, body) = (&bytes[..end], &bytes[end + 1..]);
-        if header != header_of::<D>(body).as_bytes() {
-            return Err(damaged("its checksum or kind is not its own"));
+    fn read(path: &Path) -> Result<Slot<D>, LedgerError> {
+        let failed = |source| LedgerError::Io { path: path.to_owned(), source };
+        let damaged = |what: String| LedgerError::Damaged { path: path.to_owned(), what };
+        if std::fs::metadata(path).map_err(failed)?.len() > SIZE_LIMIT {
+            return Err(damaged("it is too large".to_owned()));
         }
-        serde_json::from_slice(body).map_err(|error| damaged(&error.to_string()))
+        let bytes = std::fs::read(path).map_err(failed)?;
+        if bytes.is_empty() {
+            return Ok(Slot::Empty);
+        }
+        let Some(body) = body_of::<D>(&bytes) else { return Ok(Slot::Torn) };
+        serde_json::from_slice(body).map(Slot::Whole).map_err(|error| damaged(error.to_string()))
     }
 
     /// The document in force, if there ever was one.
@@ -200,36 +233,48 @@ impl<D: Document> Ledger<D> {
     /// again is taken without writing.
     pub fn accept(&mut self, document: D) -> Result<&D, LedgerError> {
         if self.judge(&document)? {
+            let first = self.current.is_none();
             self.write(&document)?;
+            if first {
+                // From here on a torn file always has a whole one beside it.
+                self.write(&document)?;
+            }
             self.current = None;
         }
         Ok(self.current.get_or_insert(document))
     }
 
-    fn write(&self, document: &D) -> Result<(), LedgerError> {
-        let io_error = |source| LedgerError::Io { path: self.path.clone(), source };
-        let body = serde_json::to_vec(document).map_err(|error| io_error(error.into()))?;
-        let beside = self.path.with_extension("json.new");
-        let write = || {
-            use std::os::unix::fs::OpenOptionsExt;
-            let mut file = std::fs::OpenOptions::new()
-                .create(true)
-                .write(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&beside)?;
-            file.write_all(header_of::<D>(&body).as_bytes())?;
-            file.write_all(b"\n")?;
-            file.write_all(&body)?;
-            file.sync_all()?;
-            std::fs::rename(&beside, &self.path)?;
-            match self.path.parent() {
-                Some(dir) => std::fs::File::open(dir)?.sync_all(),
-                None => Ok(()),
+    /// Writes the slot whose turn it is; the turn passes on only when that is done.
+    fn write(&mut self, document: &D) -> Result<(), LedgerError> {
+        let path = &self.slots[self.next];
+        let failed = |source| LedgerError::Io { path: path.clone(), source };
+        let body = serde_json::to_vec(document).map_err(|error| failed(error.into()))?;
+        let mut bytes = header_of::<D>(&body).into_bytes();
+        bytes.push(b'\n');
+        bytes.extend_from_slice(&body);
+        let mut write = || {
+            let mut file = writable(path)?;
+            if (bytes.len() as u64) > file.metadata()?.len() {
+                bytes.resize(bytes.len().next_multiple_of(GROWTH), 0);
             }
+            file.write_all(&bytes)?;
+            file.sync_data()
         };
-        write().map_err(io_error)
+        write().map_err(failed)?;
+        self.next = 1 - self.next;
+        Ok(())
     }
+}
+
+/// A slot's file, made if missing, what it holds left alone.
+fn writable(path: &Path) -> io::Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(path)
+}
+
+fn warn_torn(path: &Path, version: DocumentVersion) {
+    tracing::warn!(path = %path.display(), %version,
+        "a document was not written to its end, as when power is lost; the one before is in force");
 }
 
 /// The rule of [`Ledger::judge`] by itself: whether `node`, which holds `current`, may take `document`. Pure.
@@ -254,11 +299,20 @@ pub fn judge<D: Document>(node: NodeId, current: Option<&D>, document: &D) -> Re
 fn header_of<D: Document>(body: &[u8]) -> String {
     use std::fmt::Write as _;
     let digest = Sha256::digest(body);
-    let mut header = format!("gon-ledger 1 {} ", D::KIND);
+    let mut header = format!("gon-ledger 2 {} {} ", D::KIND, body.len());
     for byte in digest {
         let _ = write!(header, "{byte:02x}");
     }
     header
+}
+
+/// The document's JSON in a slot, if the slot is whole.
+fn body_of<D: Document>(bytes: &[u8]) -> Option<&[u8]> {
+    let end = bytes.iter().position(|b| *b == b'\n')?;
+    let header = std::str::from_utf8(&bytes[..end]).ok()?;
+    let length: usize = header.split(' ').nth(3)?.parse().ok()?;
+    let body = bytes[end + 1..].get(..length)?;
+    (header == header_of::<D>(body)).then_some(body)
 }
 
 fn check_identity<D: Document>(document: &D, ours: NodeId) -> Result<(), LedgerError> {

@@ -22,10 +22,15 @@ fn what_was_accepted_is_there_after_a_restart() {
         let again: Ledger<NodeNetwork> = Ledger::open(dir.path(), samples::node()).unwrap();
         assert_eq!(again.current(), Some(&document(1, generation, 2)));
     }
-    // A half-written next one does not count.
-    std::fs::write(dir.path().join("network.json.new"), "gon-ledger 1 net").unwrap();
-    let again: Ledger<NodeNetwork> = Ledger::open(dir.path(), samples::node()).unwrap();
-    assert_eq!(again.version(), DocumentVersion { epoch: 1, generation: 3 });
+    // A shorter one after a longer one leaves nothing of it.
+    ledger.accept(document(1, 4, 30)).unwrap();
+    ledger.accept(document(1, 5, 30)).unwrap();
+    for generation in 6..9 {
+        let shorter = NodeNetwork { mass_change_ok: true, ..document(1, generation, 1) };
+        ledger.accept(shorter.clone()).unwrap();
+        let again: Ledger<NodeNetwork> = Ledger::open(dir.path(), samples::node()).unwrap();
+        assert_eq!(again.current(), Some(&shorter));
+    }
 }
 
 #[test]
@@ -68,20 +73,84 @@ fn removing_most_of_a_node_must_be_meant() {
     ledger.accept(document(1, 5, 0)).unwrap();
 }
 
+/// Which of the two files holds the newest document.
+fn newest(dir: &std::path::Path, generation: u64) -> (std::path::PathBuf, std::path::PathBuf) {
+    let [a, b] = ["network.a", "network.b"].map(|file| dir.join(file));
+    let has = |path: &std::path::Path| {
+        let bytes = std::fs::read(path).unwrap();
+        String::from_utf8_lossy(&bytes).contains(&format!("\"generation\":{generation}"))
+    };
+    if has(&a) { (a, b) } else { (b, a) }
+}
+
+/// Power that is lost at any moment of a write: the document before it is in force, and the next one is taken.
+#[test]
+fn a_torn_write_leaves_the_document_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::open(dir.path(), samples::node()).unwrap();
+    for generation in 1..3 {
+        ledger.accept(document(1, generation, 2)).unwrap();
+    }
+    let (path, other) = newest(dir.path(), 2);
+    let (whole, before) = (std::fs::read(&path).unwrap(), std::fs::read(&other).unwrap());
+    let length = whole.iter().rposition(|b| *b != 0).unwrap() + 1;
+    // What the slot held: nothing yet, or a document of the same length.
+    for under in [vec![0; whole.len()], before.clone()] {
+        for cut in (0..length).step_by(61) {
+            let torn: Vec<u8> = whole[..cut].iter().chain(&under[cut..]).copied().collect();
+            if torn == whole {
+                continue;
+            }
+            std::fs::write(&path, torn).unwrap();
+            let again = Ledger::<NodeNetwork>::open(dir.path(), samples::node()).unwrap();
+            assert_eq!(again.current(), Some(&document(1, 1, 2)), "cut at {cut}");
+        }
+    }
+    let mut again = Ledger::<NodeNetwork>::open(dir.path(), samples::node()).unwrap();
+    again.accept(document(1, 3, 2)).unwrap();
+    assert_eq!(std::fs::read(&other).unwrap(), before, "the only whole one is not written over");
+    let again = Ledger::<NodeNetwork>::open(dir.path(), samples::node()).unwrap();
+    assert_eq!(again.current(), Some(&document(1, 3, 2)));
+}
+
+/// The very first write may be torn, too; nothing was accepted then.
+#[test]
+fn a_torn_first_write_is_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Ledger::<NodeNetwork>::open(dir.path(), samples::node()).unwrap());
+    std::fs::write(dir.path().join("network.a"), "gon-ledger 2 net").unwrap();
+    let mut ledger = Ledger::<NodeNetwork>::open(dir.path(), samples::node()).unwrap();
+    assert_eq!(ledger.version(), DocumentVersion::default());
+    ledger.accept(document(1, 1, 1)).unwrap();
+    // From now on both hold it.
+    for file in ["network.a", "network.b"] {
+        let kept = std::fs::read(dir.path().join(file)).unwrap();
+        std::fs::write(dir.path().join(file), "").unwrap();
+        let again = Ledger::<NodeNetwork>::open(dir.path(), samples::node()).unwrap();
+        assert_eq!(again.current(), Some(&document(1, 1, 1)), "without {file}");
+        std::fs::write(dir.path().join(file), kept).unwrap();
+    }
+}
+
 #[test]
 fn damage_is_said_not_guessed_over() {
     let dir = tempfile::tempdir().unwrap();
     let mut ledger = Ledger::open(dir.path(), samples::node()).unwrap();
     ledger.accept(document(1, 1, 1)).unwrap();
-    let path = dir.path().join("network.json");
-    let good = std::fs::read(&path).unwrap();
-    for at in (0..good.len()).step_by(97) {
+    let paths = ["network.a", "network.b"].map(|file| dir.path().join(file));
+    let good = std::fs::read(&paths[0]).unwrap();
+    let length = good.iter().rposition(|b| *b != 0).unwrap() + 1;
+    for at in (0..length).step_by(97) {
         let mut bad = good.clone();
         bad[at] ^= 0x01;
-        std::fs::write(&path, bad).unwrap();
+        for path in &paths {
+            std::fs::write(path, &bad).unwrap();
+        }
         let opened = Ledger::<NodeNetwork>::open(dir.path(), samples::node());
         assert!(matches!(opened, Err(LedgerError::Damaged { .. })), "byte {at}");
     }
-    std::fs::write(&path, &good[..good.len() - 1]).unwrap();
+    for path in &paths {
+        std::fs::write(path, &good[..length - 1]).unwrap();
+    }
     assert!(Ledger::<NodeNetwork>::open(dir.path(), samples::node()).is_err());
 }
