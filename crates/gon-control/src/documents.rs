@@ -16,6 +16,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
+use gon_core::document::number;
 use gon_proto::{ComputeReport, NetworkReport, NodeAnswer, NodeCompute, NodeNetwork, NodeReport, paths};
 use gon_store::{Store, StoreError};
 use gon_types::DocumentVersion;
@@ -85,30 +86,6 @@ impl<D: NodeDocument> Published<D> {
         older.stamp(self.version, self.mass_change_ok);
         older.speak(format);
         serde_json::to_vec(&older).map(Bytes::from)
-    }
-}
-
-/// The version that `content` gets under `epoch`, where `held` (version, content, mark of a mass change) is in force; `Err`
-/// is the one in force, if it stays. Pure.
-pub fn number<D: PartialEq>(
-    held: Option<(DocumentVersion, &D, bool)>,
-    epoch: u64,
-    content: &D,
-    mass_change_ok: bool,
-) -> Result<DocumentVersion, DocumentVersion> {
-    match held {
-        // Whoever published that one leads, or led later.
-        Some((version, ..)) if version.epoch > epoch => Err(version),
-        // The same; unless it is known by now that what is missing in it is meant to be gone.
-        Some((version, held, marked))
-            if version.epoch == epoch && held == content && (marked || !mass_change_ok) =>
-        {
-            Err(version)
-        }
-        Some((version, ..)) if version.epoch == epoch => {
-            Ok(DocumentVersion { epoch, generation: version.generation + 1 })
-        }
-        _ => Ok(DocumentVersion { epoch, generation: 1 }),
     }
 }
 

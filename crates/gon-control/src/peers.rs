@@ -5,7 +5,6 @@
 //! the certificate: nothing in a request can say otherwise. A poll that was held is asked the last two again before it
 //! is answered.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +15,8 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use gon_store::certificates::{Standing, standing};
 use gon_store::{Store, StoreError};
-use gon_tls::{CertificateFacts, Limits, Peer, Role, Tls};
+use gon_tls::{CertificateFacts, Peer, Role};
 use gon_types::id::NodeId;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use crate::compute::InstanceManager;
 use crate::documents::{self, NodeIdentity};
@@ -172,15 +169,4 @@ async fn admitted(gate: &Gate, mut request: Request, next: Next) -> Result<Respo
             }
         }
     }
-}
-
-/// Serves over TLS until `stop`: routes that are guarded, and those that need no certificate (health, metrics, joining).
-pub async fn serve_tls(
-    listener: TcpListener,
-    tls: Tls,
-    routes: Router,
-    limits: Limits,
-    stop: CancellationToken,
-) -> io::Result<()> {
-    gon_tls::serve(listener, tls, routes, limits, stop).await
 }

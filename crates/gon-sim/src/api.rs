@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 
+use gon_core::ask::{self, Decision, Public};
 use gon_core::instance::Power;
 use gon_core::ipam;
 use gon_types::InstanceState as State;
@@ -50,7 +51,7 @@ pub enum Ask {
 pub enum Told {
     /// 2xx.
     Done(Answer),
-    /// 4xx: nothing was done.
+    /// Nothing was done: 4xx, or it is so already.
     Refused(&'static str),
     /// 503: perhaps.
     Unknown,
@@ -188,7 +189,7 @@ fn perform(
     randoms: &[u32],
     rested: bool,
 ) -> Result<Told, SqlError> {
-    let (id, power, state, force) = match ask {
+    let (id, asked) = match ask {
         Ask::Launch { count, needs, vpc, public } => {
             let mut instances = Vec::new();
             for index in 0..count {
@@ -200,43 +201,36 @@ fn perform(
             }
             return Ok(Told::Done(Answer { instances, generation: 1 }));
         }
-        Ask::Start(id) => (id, Power::Running, State::Pending, false),
-        Ask::Stop { id, force } => (id, Power::Stopped, State::Stopping, force),
-        Ask::Reboot(id) => (id, Power::Running, State::Running, false),
-        Ask::Terminate(id) => (id, Power::Terminated, State::ShuttingDown, false),
+        Ask::Start(id) => (id, ask::Ask::Start),
+        Ask::Stop { id, force } => (id, ask::Ask::Stop { force }),
+        Ask::Reboot(id) => (id, ask::Ask::Reboot),
+        Ask::Terminate(id) => (id, ask::Ask::Terminate),
     };
     let Some(row) = t.find(id).cloned() else { return Ok(Told::Refused("InvalidInstanceID.NotFound")) };
-    let allowed = match ask {
-        Ask::Start(_) => row.state == State::Stopped,
-        Ask::Stop { force, .. } => row.state == State::Running || (row.state == State::Stopping && force),
-        Ask::Reboot(_) => row.state == State::Running,
-        _ => !matches!(row.state, State::ShuttingDown | State::Terminated),
+    let change = match ask::decide(row.state, asked) {
+        Decision::Change(change) => change,
+        Decision::Refused { .. } => return Ok(Told::Refused("IncorrectInstanceState")),
+        Decision::Already => return Ok(Told::Refused("it is so already")),
     };
-    if !allowed {
-        return Ok(Told::Refused("IncorrectInstanceState"));
-    }
-    if let Ask::Reboot(_) = ask {
-        t.update(id, |r| {
+    t.update(id, |r| {
+        if change.is_reboot {
             r.reboot_seq += 1;
-            r.generation += 1;
-        })?;
-    } else {
-        t.update(id, |r| {
-            (r.power, r.state, r.force, r.reason) = (power, state, force, None);
-            r.leaving &= power != Power::Terminated;
-            r.generation += 1;
-        })?;
-    }
-    let packets = match ask {
-        Ask::Start(_) if row.auto_public => {
+        } else {
+            (r.power, r.state, r.force, r.reason) = (change.power, change.state, change.force, None);
+            r.leaving &= change.power != Power::Terminated;
+        }
+        r.generation += 1;
+    })?;
+    let packets = match change.public {
+        Public::Give if row.auto_public => {
             let has = t.public.iter().any(|p| p.nic == Some(row.nic));
             if !has && !t.give_public(row.nic, now, rested) {
                 return Err(SqlError::Refused("InsufficientAddressCapacity"));
             }
             !has
         }
-        Ask::Stop { .. } | Ask::Terminate(_) => t.release_public(row.nic, now),
-        _ => false,
+        Public::Give | Public::Keep => false,
+        Public::ReleasePlatforms | Public::ReleaseAll => t.release_public(row.nic, now),
     };
     if packets {
         t.touch_vpc(row.vpc);

@@ -2,17 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::time::Duration;
 
 use gon_control::compute::ingest::judge;
-use gon_control::compute::place::{self, Numbers};
+use gon_control::compute::place;
 use gon_control::compute::{ComputeSettings, mass_change_ok, resolve};
 use gon_control::network::resolve::device_name;
-use gon_core::drain::{Fate, Occupant, fate};
+use gon_core::drain::{self, Occupant};
 use gon_core::instance::Power;
-use gon_core::placement::{Candidate, choose};
+use gon_core::placement::{Batch, Candidate, Refusal, refuse};
+use gon_core::report::is_news;
 use gon_proto::{InstanceReport, NodeCompute, PowerSpec};
 use gon_store::compute_document::InstanceRow;
 use gon_store::reports::{Observation, ReportedRow};
+use gon_types::id::InstanceId;
 use gon_types::{DocumentVersion, InstanceState as State};
 use uuid::Uuid;
 
@@ -26,8 +29,6 @@ use crate::world::{Bug, Ctx};
 
 /// How often a controller looks at everything.
 pub const SWEEP: Time = 10 * S;
-/// A report like the last one is taken in full this often all the same.
-pub const FULL: Time = 10 * S;
 /// How long an instance waits for a node.
 pub const PATIENCE: Time = 600 * S;
 /// How long a guest may take to power itself off, seconds.
@@ -45,7 +46,7 @@ pub fn new_memory(ctx: &Ctx) -> Manager {
         documents: Documents::new(&ctx.w.exec),
         leads: None,
         reports: BTreeMap::new(),
-        waiting: BTreeMap::new(),
+        waiting: Rc::default(),
     }
 }
 
@@ -57,6 +58,7 @@ async fn run(ctx: Ctx, server: usize) {
         {
             let mut manager = ctx.w.servers[server].manager.borrow_mut();
             manager.reports.clear();
+            manager.waiting.borrow_mut().clear();
             manager.documents.clear();
             manager.leads = Some(epoch);
         }
@@ -103,38 +105,38 @@ async fn tick(ctx: &Ctx, server: usize, epoch: u64) {
     loop {
         ctx.sleep(S).await;
         let work = |t: &mut Tables, now: Time| {
-            let rows: Vec<Row> = t.instances.iter().filter(|r| r.node.is_some()).cloned().collect();
             let mut done = 0;
-            for row in rows {
-                let Some(may_stop) = row.node.and_then(|n| t.nodes[n].draining) else { continue };
-                let occupant = Occupant {
-                    state: row.state,
-                    power: row.power,
-                    has_disk: row.needs[2] > 0,
-                    is_leaving: row.leaving,
-                };
-                match fate(occupant, may_stop) {
-                    Fate::Leave => {
-                        t.update(row.id, |r| {
-                            r.leaving = true;
-                            r.generation += 1;
-                        })?;
-                        t.ring(Doorbell::Instance(row.id));
-                    }
-                    Fate::Stop => {
-                        t.update(row.id, |r| {
-                            (r.power, r.state, r.force) = (Power::Stopped, State::Stopping, false);
-                            r.reason = Some("Server.ScheduledStop".into());
-                            r.generation += 1;
-                        })?;
-                        if t.release_public(row.nic, now) {
-                            t.touch_vpc(row.vpc);
-                        }
-                        t.ring(Doorbell::Instance(row.id));
-                    }
-                    Fate::Wait | Fate::Blocks | Fate::Stays => continue,
+            for node in 0..t.nodes.len() {
+                let Some(may_stop) = t.nodes[node].draining else { continue };
+                let there = t.instances.iter().filter(|r| r.node == Some(node)).map(|row| {
+                    let occupant = Occupant {
+                        state: row.state,
+                        power: row.power,
+                        has_disk: row.needs[2] > 0,
+                        is_leaving: row.leaving,
+                    };
+                    (row.clone(), occupant)
+                });
+                let look = drain::look(there.collect::<Vec<_>>(), may_stop);
+                done += look.leave.len() + look.stop.len();
+                for row in look.leave {
+                    t.update(row.id, |r| {
+                        r.leaving = true;
+                        r.generation += 1;
+                    })?;
+                    t.ring(Doorbell::Instance(row.id));
                 }
-                done += 1;
+                for row in look.stop {
+                    t.update(row.id, |r| {
+                        (r.power, r.state, r.force) = (Power::Stopped, State::Stopping, false);
+                        r.reason = Some("Server.ScheduledStop".into());
+                        r.generation += 1;
+                    })?;
+                    if t.release_public(row.nic, now) {
+                        t.touch_vpc(row.vpc);
+                    }
+                    t.ring(Doorbell::Instance(row.id));
+                }
             }
             Ok(done)
         };
@@ -212,17 +214,8 @@ async fn place(
         _ => BTreeSet::new(),
     };
     let wall_clock = ctx.w.has(Bug::WallClockPatience).then(|| ctx.w.servers[server].wall_clock_off.get());
-    // How long each has waited by this process' own clock, which only goes forward.
-    let waited: BTreeMap<Uuid, Time> = {
-        let mut manager = ctx.w.servers[server].manager.borrow_mut();
-        let db = ctx.w.db.borrow();
-        let waiting: BTreeSet<Uuid> = db.tables.instances.iter().filter(waits).map(|r| r.id).collect();
-        manager.waiting.retain(|id, _| waiting.contains(id));
-        for id in waiting {
-            manager.waiting.entry(id).or_insert(now);
-        }
-        manager.waiting.iter().map(|(id, since)| (*id, now - since)).collect()
-    };
+    let own_clock = Rc::clone(&ctx.w.servers[server].manager.borrow().waiting);
+    own_clock.borrow_mut().begin(Duration::from_micros(now));
     let work = move |t: &mut Tables, now: Time| {
         let mut waiting: Vec<Row> = t.instances.iter().filter(waits).cloned().collect();
         if presumed_dead.is_some() || !again.is_empty() {
@@ -248,49 +241,53 @@ async fn place(
                 (node.vcpus.used, node.memory_mib.used, node.disk_gib.used) = (0, 0, 0);
             }
         }
-        let mut numbers: BTreeMap<usize, Numbers> = BTreeMap::new();
+        let mut batch = Batch::new(nodes);
         let mut touched = BTreeSet::new();
         for row in waiting {
             let need = place::request(&rows::unplaced(&row));
-            match choose(&need, &nodes) {
+            match batch.choose(&need) {
                 Ok(index) => {
                     let node = candidates[index];
-                    let numbers = numbers.entry(index).or_insert_with(|| {
-                        Numbers::new(rows::numbers_in_use(t, node), &candidate_rows[index])
-                    });
-                    let Some((uid, ports)) = numbers.take(1) else { continue };
-                    if !unchecked {
-                        nodes[index].take(&need);
+                    if batch.lacks_numbers(index) {
+                        let in_use = rows::numbers_in_use(t, node);
+                        batch.learn(index, place::numbers(in_use, &candidate_rows[index]));
                     }
+                    let Some(given) = batch.place(index, &need, 1) else { continue };
+                    let (uid, port_no) = (given.uid.cast_signed(), given.ports[0].cast_signed());
                     t.update(row.id, |r| {
-                        (r.node, r.uid, r.port_no) = (Some(node), Some(uid), ports.first().copied());
+                        (r.node, r.uid, r.port_no) = (Some(node), Some(uid), Some(port_no));
                         r.epoch += 1;
                         r.generation += 1;
                         r.reason = None;
                     })?;
                     t.lend(node, row.needs)?;
                     let held = &mut Rc::make_mut(&mut t.nodes)[node];
-                    (held.last_uid, held.last_port_no) = (uid, ports[0]);
+                    (held.last_uid, held.last_port_no) = (uid, port_no);
                     t.touch_vpc(row.vpc);
                     t.ring(Doorbell::Instance(row.id));
+                    own_clock.borrow_mut().placed(InstanceId::from_uuid(row.id));
                     touched.insert(node);
                 }
                 Err(_) if row.node.is_some() => t.lend(row.node.unwrap_or(0), row.needs)?,
                 Err(none) => {
-                    let own = waited.get(&row.id).copied().unwrap_or(0);
+                    let id = InstanceId::from_uuid(row.id);
+                    let own = own_clock.borrow_mut().refused(id, Duration::from_micros(now));
                     let waited = wall_clock.map_or(own, |off| {
-                        now.saturating_add_signed(off * S as i64).saturating_sub(row.created_at)
+                        let wall = now.saturating_add_signed(off * S as i64);
+                        Duration::from_micros(wall.saturating_sub(row.created_at))
                     });
                     let reason: Rc<str> = none.to_string().into();
-                    if waited >= PATIENCE {
-                        t.update(row.id, |r| {
-                            (r.power, r.state) = (Power::Terminated, State::ShuttingDown);
-                            r.reason = Some(reason);
-                            r.generation += 1;
-                        })?;
-                        t.ring(Doorbell::Instance(row.id));
-                    } else if row.reason.as_deref() != Some(&reason) {
-                        t.update(row.id, |r| r.reason = Some(reason))?;
+                    match refuse(waited, Duration::from_micros(PATIENCE), row.reason.as_deref(), &reason) {
+                        Refusal::GiveUp => {
+                            t.update(row.id, |r| {
+                                (r.power, r.state) = (Power::Terminated, State::ShuttingDown);
+                                r.reason = Some(reason);
+                                r.generation += 1;
+                            })?;
+                            t.ring(Doorbell::Instance(row.id));
+                        }
+                        Refusal::Tell => t.update(row.id, |r| r.reason = Some(reason))?,
+                        Refusal::Wait => {}
                     }
                 }
             }
@@ -483,7 +480,8 @@ pub async fn ingest(
         let manager = ctx.w.servers[server].manager.borrow();
         let Some(epoch) = manager.leads else { return Err(NotLeading) };
         let known = manager.reports.get(&node);
-        if known.is_some_and(|(held, at)| *held == reports && at + FULL > now) {
+        let age = |at: Time| Duration::from_micros(now - at);
+        if known.is_some_and(|(held, at)| !is_news(*held == reports, age(*at))) {
             return Ok(());
         }
         epoch

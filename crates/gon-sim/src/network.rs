@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::time::Duration;
 
-use gon_control::network::memory::{NodeMemory, mass_change_ok};
+use gon_control::network::memory::NodeMemory;
 use gon_core::instance::Power;
+use gon_core::removal::{self, is_meant};
+use gon_core::report::is_news;
 use gon_proto::NetworkReport;
 use gon_store::network_document::LeavingRow;
 use gon_types::DocumentVersion;
@@ -12,7 +15,7 @@ use gon_types::id::VpcId;
 use uuid::Uuid;
 
 use crate::bus::Wake;
-use crate::compute::{FULL, SWEEP};
+use crate::compute::SWEEP;
 use crate::db::{Durability, SqlError};
 use crate::exec::{MS, S, Time, race};
 use crate::machine::{NetworkDocument, Port};
@@ -173,10 +176,7 @@ async fn refresh(ctx: &Ctx, server: usize, epoch: u64, node: usize) -> Result<()
         let said = controller.reports.get(&node);
         let said = said.map(|(report, _)| report.ports.iter().map(|p| p.id.uuid()).collect::<BTreeSet<_>>());
         let told = controller.memory.get(&node).and_then(NodeMemory::had);
-        match (told, said) {
-            (None, None) => None,
-            (told, said) => Some(told.into_iter().chain(said).flatten().collect::<BTreeSet<Uuid>>()),
-        }
+        removal::known(told, said)
     };
     let mass = match had {
         None => false,
@@ -188,7 +188,7 @@ async fn refresh(ctx: &Ctx, server: usize, epoch: u64, node: usize) -> Result<()
                     t.instances.iter().any(|r| r.nic == *nic && (r.node != Some(node) || !r.compute))
                 }))
             };
-            mass_change_ok(gone, true) && mass_change_ok(gone, ctx.sql(Durability::Read, left).await?)
+            is_meant(gone, true) && is_meant(gone, ctx.sql(Durability::Read, left).await?)
         }
     };
     let wrong = {
@@ -271,7 +271,8 @@ pub async fn ingest(
         let latest = controller.documents.version(node);
         let gone = controller.memory.get(&node).map_or_else(Vec::new, |m| m.gone(epoch, latest, &report));
         let last = controller.reports.get(&node);
-        if gone.is_empty() && last.is_some_and(|(held, at)| *held == report && at + FULL > ctx.w.exec.now()) {
+        let age = |at: Time| Duration::from_micros(ctx.w.exec.now() - at);
+        if gone.is_empty() && last.is_some_and(|(held, at)| !is_news(*held == report, age(*at))) {
             return Ok(());
         }
         (epoch, gone)

@@ -46,6 +46,7 @@ pub fn instance(row: &Row) -> InstanceRow {
         image_name: IMAGE.to_owned(),
         image_digest: DIGEST.to_owned(),
         nics: vec![(row.nic, gon_store::v4::Mac(MacAddr([0x0a, 0, 0, row.vpc as u8, a, b])))],
+        fence: None,
         origin: None,
     }
 }

@@ -4,8 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use gon_control::documents::{NodeDocument, number};
+use gon_control::documents::NodeDocument;
 use gon_control::network::memory::NodeMemory;
+use gon_core::document::number;
+use gon_core::placement::Waiting;
+use gon_core::removal;
 use gon_proto::ObservedInstance;
 use gon_proto::{InstanceReport, NetworkReport, NodeCompute};
 use gon_types::DocumentVersion;
@@ -43,8 +46,8 @@ pub struct Manager {
     pub leads: Option<u64>,
     /// The last report of each node that was taken in full, and when.
     pub reports: BTreeMap<usize, (Vec<InstanceReport>, Time)>,
-    /// When each waiting instance was first seen to wait.
-    pub waiting: BTreeMap<uuid::Uuid, Time>,
+    /// How long instances have waited for a node, by this process' own clock, which only goes forward.
+    pub waiting: Rc<RefCell<Waiting>>,
 }
 
 /// What a network controller holds in memory.
@@ -144,13 +147,10 @@ impl Manager {
     pub fn had(&self, node: usize) -> Option<BTreeSet<uuid::Uuid>> {
         let told = self.documents.newer(node, DocumentVersion::default());
         let said = self.reports.get(&node);
-        if told.is_none() && said.is_none() {
-            return None;
-        }
-        let told = told.iter().flat_map(|document| document.instances.iter().map(|i| i.id.uuid()));
         let there = |i: &&InstanceReport| i.observed != ObservedInstance::Gone;
-        let said = said.iter().flat_map(|(reports, _)| reports.iter().filter(there).map(|i| i.id.uuid()));
-        Some(told.chain(said).collect())
+        let said = said.map(|(reports, _)| reports.iter().filter(there).map(|i| i.id.uuid()));
+        let told = told.as_ref().map(|document| document.instances.iter().map(|i| i.id.uuid()));
+        removal::known(told.map(Vec::from_iter), said.map(Vec::from_iter))
     }
 }
 

@@ -1,4 +1,5 @@
-//! The accept loop: TLS with bounds, and who speaks with every request.
+//! The one accept loop of every service: bounds on what peers take up, TLS where there is any, and who speaks with every
+//! request. axum's own has no time limit for a request's head (a timer must be given) and none on connections.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -13,6 +14,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -88,13 +90,14 @@ impl Drop for Place {
     }
 }
 
-/// Serves `service` over TLS until `stop`, then lets what is in work end. Every request carries a [`Peer`].
+/// Serves `service` until `stop`, over TLS if there is any (who has none listens on loopback alone), then lets what is in
+/// work end. Every request carries a [`Peer`].
 ///
 /// A connection whose client certificate expires, or is no longer of an authority that we believe, ends after the
 /// answer that it is giving.
 pub async fn serve<S, B>(
     listener: TcpListener,
-    tls: Tls,
+    tls: Option<Tls>,
     service: S,
     limits: Limits,
     stop: CancellationToken,
@@ -136,8 +139,15 @@ where
         let (builder, stop) = (builder.clone(), stop.clone());
         tasks.spawn(async move {
             let _place = place;
+            let Some(tls) = tls else {
+                let peer = Peer { address, certificate: None };
+                return connection(stream, peer, service, &builder, &stop, std::future::pending()).await;
+            };
             if let Some((stream, client)) = handshake(stream, &tls, limits.handshake, &stop).await {
-                connection(stream, client, address, &tls, service, &builder, &stop).await;
+                let peer =
+                    Peer { address, certificate: client.as_ref().map(|client| Arc::clone(&client.facts)) };
+                let end = no_longer_believed(client, &tls);
+                connection(stream, peer, service, &builder, &stop, end).await;
             }
         });
     }
@@ -186,30 +196,29 @@ async fn handshake(
     Some((stream, client))
 }
 
-async fn connection<S, B>(
-    stream: TlsStream<TcpStream>,
-    client: Option<Client>,
-    address: SocketAddr,
-    tls: &Tls,
+/// One connection, until it ends, or until `stop` or `end` and the answer that it is giving.
+async fn connection<IO, S, B>(
+    stream: IO,
+    peer: Peer,
     service: S,
     builder: &Builder,
     stop: &CancellationToken,
+    end: impl Future<Output = ()>,
 ) where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
     B: Body + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let peer = Peer { address, certificate: client.as_ref().map(|client| Arc::clone(&client.facts)) };
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
         service.clone().oneshot(request)
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     tokio::pin!(connection);
-    let no_longer_believed = no_longer_believed(client, tls);
-    tokio::pin!(no_longer_believed);
+    tokio::pin!(end);
     let mut ending = false;
     loop {
         tokio::select! {
@@ -220,7 +229,7 @@ async fn connection<S, B>(
                 return;
             }
             () = stop.cancelled(), if !ending => {}
-            () = no_longer_believed.as_mut(), if !ending => {}
+            () = end.as_mut(), if !ending => {}
         }
         ending = true;
         connection.as_mut().graceful_shutdown();

@@ -1,10 +1,9 @@
 //! The API server, put together once for standalone and for a process of its own.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
-use gon_control::api::{self, ApiConfig, AppState, ConsoleSource, ServeLimits, Tokens};
+use gon_control::api::{self, ApiConfig, AppState, ConsoleSource, Tokens};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -15,11 +14,9 @@ use crate::config::Config;
 use crate::control::{self, Shared};
 use crate::layout::Layout;
 use crate::node::write_private;
+use crate::service;
 use crate::supervise::supervise;
 use crate::terminal;
-
-/// How long requests in work may take to end when we stop.
-const GRACE: Duration = Duration::from_secs(2);
 
 /// Makes the first administrator if there is none: as configured, or with a generated password that is written to
 /// `admin.json` and shown once.
@@ -97,7 +94,7 @@ pub async fn start(
     let listener = listen(address).await?;
     let first = Arc::new(std::sync::Mutex::new(Some(listener)));
     roles.push(supervise("api-server", stop.clone(), {
-        let router = api::router(app);
+        let (router, limits) = (api::router(app), service::limits(config));
         move |stop| {
             let (router, first) = (router.clone(), Arc::clone(&first));
             async move {
@@ -106,8 +103,7 @@ pub async fn start(
                     Some(listener) => listener,
                     None => listen(address).await?,
                 };
-                let limits = ServeLimits { grace: GRACE, ..ServeLimits::default() };
-                api::serve(listener, router, limits, stop).await?;
+                gon_tls::serve(listener, None, router, limits, stop).await?;
                 Ok(())
             }
         }

@@ -13,11 +13,10 @@ use anyhow::{Context, bail};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use gon_agent::link::Transport;
 use gon_agent::renew;
-use gon_control::api::{PeerAddress, ServeLimits};
 use gon_tls::{Peer, Role, Tls, TlsDir};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -198,8 +197,15 @@ impl Service {
             Some(_) => ops.fallback_service(self.late()),
             None => ops,
         };
+        if self.tls.is_none() && !address.ip().is_loopback() {
+            bail!(
+                "{address} is not loopback, and there are no certificates in {}: join a site ('gond join'), make one \
+                 ('gond admin init'), or let the addresses of [roles] be loopback",
+                self.config.tls_dir().display()
+            );
+        }
         let tls = self.tls.clone();
-        self.serve(address, router, tls, "the addresses of [roles]").await?;
+        self.serve(address, router, tls).await?;
         self.there();
         Ok(())
     }
@@ -217,13 +223,11 @@ impl Service {
                 bail!("tls.api is on, but there is no certificate in {}", self.config.tls_dir().display())
             }
         };
-        let router = health::router(self.ops()).fallback_service(self.late().layer(from_fn(address_of_peer)));
+        let router = health::router(self.ops()).fallback_service(self.late());
         if tls.is_none() && !address.ip().is_loopback() {
             tracing::warn!(%address, "the API is reachable without TLS: something in front of it has to bring it");
-            self.serve_plain(address, router).await?;
-        } else {
-            self.serve(address, router, tls, "listen").await?;
         }
+        self.serve(address, router, tls).await?;
         self.there();
         Ok(())
     }
@@ -240,67 +244,24 @@ impl Service {
         notify("READY=1");
     }
 
-    async fn serve(
-        &mut self,
-        address: SocketAddr,
-        router: Router,
-        tls: Option<Tls>,
-        setting: &str,
-    ) -> anyhow::Result<()> {
-        let Some(tls) = tls else {
-            if !address.ip().is_loopback() {
-                bail!(
-                    "{address} is not loopback, and there are no certificates in {}: join a site ('gond join'), make one \
-                     ('gond admin init'), or let {setting} be loopback",
-                    self.config.tls_dir().display()
-                );
-            }
-            return self.serve_plain(address, router).await;
-        };
-        let mine = Listener::bind(address).await?;
-        let limits = gon_tls::Limits {
-            header: self.header_timeout(),
-            connections: self.config.limits.connections as usize,
-            connections_per_address: self.config.limits.connections_per_address as usize,
-            grace: GRACE,
-            ..gon_tls::Limits::default()
-        };
-        self.task("certificates", {
-            let tls = tls.clone();
-            move |stop| {
+    async fn serve(&mut self, address: SocketAddr, router: Router, tls: Option<Tls>) -> anyhow::Result<()> {
+        if let Some(tls) = tls.clone() {
+            self.task("certificates", move |stop| {
                 let tls = tls.clone();
                 async move {
                     tls.watch(stop).await;
                     Ok(())
                 }
-            }
-        });
+            });
+        }
+        let mine = Listener::bind(address).await?;
+        let limits = limits(&self.config);
+        tracing::info!(%address, tls = tls.is_some(), "listening");
         self.task("listener", move |stop| {
             let (mine, tls, router) = (mine.clone(), tls.clone(), router.clone());
             async move { Ok(gon_tls::serve(mine.take().await?, tls, router, limits, stop).await?) }
         });
-        tracing::info!(%address, tls = true, "listening");
         Ok(())
-    }
-
-    async fn serve_plain(&mut self, address: SocketAddr, router: Router) -> anyhow::Result<()> {
-        let mine = Listener::bind(address).await?;
-        let limits = ServeLimits {
-            header_timeout: self.header_timeout(),
-            connections: self.config.limits.connections as usize,
-            connections_per_address: self.config.limits.connections_per_address as usize,
-            grace: GRACE,
-        };
-        self.task("listener", move |stop| {
-            let (mine, router) = (mine.clone(), router.clone());
-            async move { Ok(gon_control::api::serve(mine.take().await?, router, limits, stop).await?) }
-        });
-        tracing::info!(%address, tls = false, "listening");
-        Ok(())
-    }
-
-    fn header_timeout(&self) -> Duration {
-        Duration::from_secs(self.config.limits.header_timeout_seconds.into())
     }
 
     /// Runs until it is told to end; ends within five seconds.
@@ -343,13 +304,15 @@ impl Listener {
     }
 }
 
-/// For the API: where a request that came over TLS came from.
-async fn address_of_peer(mut request: Request, next: Next) -> Response {
-    if let Some(peer) = request.extensions().get::<Peer>() {
-        let address = PeerAddress(Some(peer.address.ip()));
-        request.extensions_mut().insert(address);
+/// What peers may take up, as configured.
+pub fn limits(config: &Config) -> gon_tls::Limits {
+    gon_tls::Limits {
+        header: Duration::from_secs(config.limits.header_timeout_seconds.into()),
+        connections: config.limits.connections as usize,
+        connections_per_address: config.limits.connections_per_address as usize,
+        grace: GRACE,
+        ..gon_tls::Limits::default()
     }
-    next.run(request).await
 }
 
 /// The same routes, for peers that show a certificate of one of these roles. For agents, which have no database in which

@@ -159,6 +159,7 @@ async fn login(visitor: Visitor, Json(request): Json<LoginRequest>) -> Result<To
         refusal.retry_after = Some(2);
         return Err(refusal);
     };
+    gon_store::patience_anew();
     let found = {
         let mut conn = app.store.conn().await?;
         // PostgreSQL takes no NUL in text; nobody's name has one.
@@ -175,6 +176,7 @@ async fn login(visitor: Visitor, Json(request): Json<LoginRequest>) -> Result<To
         .await
         .map_err(|_| Refusal::internal("a password could not be checked"))?;
     drop(turn);
+    gon_store::patience_anew();
     let Some(user) = found.filter(|user| good && !user.disabled) else {
         app.metrics.failed_logins.inc();
         return Err(no_entry("wrong user name or password"));

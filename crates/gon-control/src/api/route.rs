@@ -104,10 +104,6 @@ pub struct RouteInfo {
 #[derive(Debug, Clone)]
 pub struct RequestId(pub Arc<str>);
 
-/// The address the connection came from; none on a unix socket.
-#[derive(Debug, Clone, Copy)]
-pub struct PeerAddress(pub Option<IpAddr>);
-
 /// A call of somebody who is not signed in.
 #[derive(Debug, Clone)]
 pub struct Visitor {
@@ -335,7 +331,7 @@ pub fn request_id(extensions: &axum::http::Extensions) -> String {
 }
 
 fn peer(parts: &Parts) -> Option<IpAddr> {
-    parts.extensions.get::<PeerAddress>().and_then(|peer| peer.0)
+    parts.extensions.get::<gon_tls::Peer>().map(|peer| peer.address.ip())
 }
 
 struct Call {

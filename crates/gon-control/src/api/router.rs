@@ -91,7 +91,8 @@ async fn around(State(app): State<AppState>, mut request: Request, next: Next) -
     let mut response = match app.in_flight.try_acquire() {
         Ok(_place) => {
             app.metrics.in_flight.inc();
-            let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span).await;
+            let answer = gon_store::patiently(next.run(request));
+            let answer = AssertUnwindSafe(answer).catch_unwind().instrument(span).await;
             app.metrics.in_flight.dec();
             answer.unwrap_or_else(|_| {
                 app.metrics.panics.inc();

@@ -8,13 +8,12 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use gon_core::drain::{Fate, Occupant, fate};
+use gon_core::drain::{self, Occupant};
 use gon_store::nodes::OccupantRow;
 use gon_store::operations::{self, WorkRow};
 use gon_store::{StoreError, nodes, placement};
 use gon_types::id::InstanceId;
 use serde_json::json;
-use uuid::Uuid;
 
 use super::InstanceManager;
 
@@ -37,8 +36,8 @@ fn occupant(row: &OccupantRow) -> Result<Occupant, StoreError> {
     })
 }
 
-fn named(ids: &[Uuid]) -> Vec<String> {
-    ids.iter().take(NAMED).map(|id| InstanceId::from_uuid(*id).to_string()).collect()
+fn named(rows: &[&OccupantRow]) -> Vec<String> {
+    rows.iter().take(NAMED).map(|row| InstanceId::from_uuid(row.id).to_string()).collect()
 }
 
 impl InstanceManager {
@@ -96,34 +95,26 @@ impl InstanceManager {
             gon_store::rollback(tx).await?;
             return Ok(false);
         }
-        let (mut moving, mut stopping, mut waiting) = (0, 0, 0);
-        let (mut blockers, mut staying) = (Vec::new(), Vec::new());
-        for row in &occupants {
-            match fate(occupant(row)?, may_stop) {
-                Fate::Leave => {
-                    placement::ask_to_leave(&mut tx, row.id).await?;
-                    moving += 1;
-                }
-                Fate::Stop => {
-                    const WHY: &str = "Server.ScheduledStop: its node is being emptied";
-                    placement::stop_for_drain(&mut tx, row.id, row.account_id, row.vpc_id, WHY).await?;
-                    stopping += 1;
-                }
-                Fate::Wait if row.leaving_node => moving += 1,
-                Fate::Wait => waiting += 1,
-                Fate::Blocks => blockers.push(row.id),
-                Fate::Stays => staying.push(row.id),
-            }
+        let judged =
+            occupants.iter().map(|row| Ok((row, occupant(row)?))).collect::<Result<Vec<_>, StoreError>>()?;
+        let look = drain::look(judged, may_stop);
+        for row in &look.leave {
+            placement::ask_to_leave(&mut tx, row.id).await?;
+        }
+        for row in &look.stop {
+            const WHY: &str = "Server.ScheduledStop: its node is being emptied";
+            placement::stop_for_drain(&mut tx, row.id, row.account_id, row.vpc_id, WHY).await?;
         }
         let progress = json!({
-            "instances": occupants.len(), "moving": moving, "stopping": stopping + waiting,
-            "blockers": named(&blockers), "staying": named(&staying),
+            "instances": occupants.len(), "moving": look.leave.len() + look.leaving.len(),
+            "stopping": look.stop.len() + look.waiting.len(),
+            "blockers": named(&look.blockers), "staying": named(&look.staying),
         });
-        if moving + stopping + waiting == 0 && blockers.is_empty() {
+        if look.is_done() {
             operations::succeed(&mut tx, work.id, &progress).await?;
-            tracing::info!(node = %work.resource_id, staying = staying.len(), "drained");
+            tracing::info!(node = %work.resource_id, staying = look.staying.len(), "drained");
         } else {
-            let why = match blockers.len() {
+            let why = match look.blockers.len() {
                 0 => None,
                 1 => Some("an instance runs: stop it, or drain with stop_instances".to_owned()),
                 n => Some(format!("{n} instances run: stop them, or drain with stop_instances")),

@@ -1,22 +1,20 @@
 //! What the nodes report about instances and about themselves.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use gon_core::instance::{self, Observed, Power};
+use gon_core::instance::{Observed, Power};
+use gon_core::report::{self, is_news};
 use gon_proto::{ComputeReport, ImageKind, InstanceReport, NodeAnswer, NodeReport, ObservedInstance};
 use gon_store::StoreError;
 use gon_store::nodes::{ImageFacts, NodeFacts, Reported};
 use gon_store::reports::{self, Observation, ReportedRow};
+use gon_types::crash;
 use gon_types::id::NodeId;
-use gon_types::{InstanceState, crash};
 use uuid::Uuid;
 
 use super::InstanceManager;
 use crate::documents::{NodeError, lock};
-
-/// A report like the last one is taken in full this often all the same.
-const FULL: Duration = Duration::from_secs(10);
 
 fn observed(said: ObservedInstance) -> Observed {
     match said {
@@ -31,58 +29,35 @@ fn observed(said: ObservedInstance) -> Observed {
     }
 }
 
-/// What the report makes of the row; `None` if nothing. A report of another generation or placement than the row's
-/// makes nothing of it: that is the comparison of compare-and-set. Pure.
+/// What the report makes of the row; `None` if nothing: [`report::judge`].
 pub fn judge(row: &ReportedRow, report: &InstanceReport) -> Result<Option<Observation>, StoreError> {
-    let current = i64::try_from(report.generation) == Ok(row.generation)
-        && i64::try_from(report.placement_epoch) == Ok(row.placement_epoch);
-    if !current {
-        return Ok(None);
-    }
     let word = |error: gon_types::NetError| StoreError::Db(gon_store::invalid(error.to_string()));
-    let state: InstanceState = row.state.parse().map_err(word)?;
-    let power: Power = row.power.parse().map_err(word)?;
-    let seen = observed(report.observed);
-    if row.leaving_node && seen == Observed::Gone {
-        let (state, reason) = (state.as_str(), row.state_reason.clone());
-        return Ok(Some(Observation {
-            state,
-            reason,
-            power: None,
-            compute_gone: false,
-            left_node: true,
-            reboots: None,
-        }));
-    }
-    let next = instance::next(state, power, seen);
-    let detail = report.reason.as_deref().map(|r| r.chars().take(500).collect::<String>());
-    let reason = match next.reason {
-        Some(reason) => Some(reason.text(detail.as_deref())),
-        None if next.state == InstanceState::Running => None,
-        // Why it takes so long is worth telling.
-        None if state == InstanceState::Pending && seen == Observed::Starting && detail.is_some() => detail,
-        None => row.state_reason.clone(),
+    let held = report::Held {
+        state: row.state.parse().map_err(word)?,
+        reason: row.state_reason.as_deref(),
+        power: row.power.parse().map_err(word)?,
+        generation: row.generation,
+        observed_generation: row.observed_generation,
+        placement_epoch: row.placement_epoch,
+        has_compute: row.has_compute,
+        is_leaving: row.leaving_node,
+        awaited_reboots: row.awaited_reboots,
     };
-    let change = Observation {
-        state: next.state.as_str(),
-        reason,
-        power: next.power.map(Power::as_str),
-        compute_gone: next.compute_gone && row.has_compute,
-        left_node: false,
-        reboots: row
-            .awaited_reboots
-            .filter(|awaited| {
-                seen == Observed::Running && i64::try_from(report.reboot_seq).is_ok_and(|n| n >= *awaited)
-            })
-            .and(i64::try_from(report.reboot_seq).ok()),
+    let said = report::Said {
+        generation: report.generation,
+        placement_epoch: report.placement_epoch,
+        observed: observed(report.observed),
+        reason: report.reason.as_deref(),
+        reboots: report.reboot_seq,
     };
-    let nothing = change.state == row.state
-        && change.reason == row.state_reason
-        && change.power.is_none()
-        && !change.compute_gone
-        && change.reboots.is_none()
-        && row.observed_generation == row.generation;
-    Ok((!nothing).then_some(change))
+    Ok(report::judge(held, said).map(|change| Observation {
+        state: change.state.as_str(),
+        reason: change.reason,
+        power: change.power.map(Power::as_str),
+        compute_gone: change.compute_gone,
+        left_node: change.left_node,
+        reboots: change.reboots,
+    }))
 }
 
 impl InstanceManager {
@@ -101,7 +76,7 @@ impl InstanceManager {
         let fence = self.seat.fence().map_err(|_| NodeError::NotLeading)?;
         let known = lock(&self.reports)
             .get(&node)
-            .is_some_and(|(held, at)| held.instances == report.instances && at.elapsed() < FULL);
+            .is_some_and(|(held, at)| !is_news(held.instances == report.instances, at.elapsed()));
         if known {
             return Ok(());
         }

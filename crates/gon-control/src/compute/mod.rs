@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use gon_bus::Bus;
 use gon_cluster::{Alive, Liveness};
+use gon_core::placement::Waiting;
+use gon_core::removal;
 use gon_proto::doorbell::Subject;
 use gon_proto::{ComputeReport, NodeCompute, Origin};
 use gon_store::nodes::NodeRow;
@@ -61,12 +63,10 @@ pub(crate) fn silent(nodes: &[NodeRow]) -> (i64, i64) {
     silent.fold((0, 0), |(count, instances), n| (count + 1, instances + n.instances))
 }
 
-/// Whether a document of these rows may remove most of a node (rule R11): many are to go because a user or an operator
-/// said so, each of them is in the document, and of everything else that the node was known to have PostgreSQL says that
-/// it left (`is_explained`). A read that brought too little never gives this permission.
+/// Whether a document of these rows may remove most of a node: [`removal::is_meant`] of those that are to end.
 #[must_use]
 pub fn mass_change_ok(rows: &[gon_store::compute_document::InstanceRow], is_explained: bool) -> bool {
-    is_explained && rows.iter().filter(|r| r.power == "terminated").count() > 3
+    removal::is_meant(rows.iter().filter(|r| r.power == "terminated").count(), is_explained)
 }
 
 /// The instance manager. Shared by its loop and by the router that serves its documents.
@@ -81,6 +81,9 @@ pub struct InstanceManager {
     seat: Seat,
     /// The last report of each node that was taken in full, and when.
     reports: Mutex<HashMap<NodeId, (ComputeReport, Instant)>>,
+    /// How long instances have waited for a node, counted from `born`.
+    waiting: Mutex<Waiting>,
+    born: Instant,
 }
 
 impl std::fmt::Debug for InstanceManager {
@@ -110,6 +113,8 @@ impl InstanceManager {
             metrics,
             seat: Seat::new(ROLE),
             reports: Mutex::default(),
+            waiting: Mutex::default(),
+            born: Instant::now(),
         }
     }
 
@@ -135,6 +140,7 @@ impl InstanceManager {
     /// Believes to lead since `epoch`. Whether that is true, PostgreSQL says at every effect.
     pub fn assume(&self, epoch: u64) {
         lock(&self.reports).clear();
+        lock(&self.waiting).clear();
         self.documents.clear();
         self.seat.begin(epoch);
     }
@@ -316,10 +322,7 @@ impl InstanceManager {
             let there = report.instances.iter().filter(|i| i.observed != gon_proto::ObservedInstance::Gone);
             there.map(|i| i.id.uuid()).collect()
         });
-        if told.is_none() && said.is_none() {
-            return Ok(false);
-        }
-        let mut missing: BTreeSet<Uuid> = told.into_iter().chain(said).flatten().collect();
+        let Some(mut missing) = removal::known(told, said) else { return Ok(false) };
         for row in rows {
             missing.remove(&row.id);
         }

@@ -1,8 +1,9 @@
 //! What a network agent reports: the generations in force, how its ports are, and, by leaving them out, which are gone.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use gon_core::report::is_news;
 use gon_proto::doorbell::Subject;
 use gon_proto::{Doorbell, NetworkReport, PortStatus};
 use gon_store::reports;
@@ -11,9 +12,6 @@ use uuid::Uuid;
 
 use super::NetworkController;
 use crate::documents::{NodeError, lock};
-
-/// A report like the last one is taken in full this often all the same.
-const FULL: Duration = Duration::from_secs(10);
 
 impl NetworkController {
     /// Takes a report of `node`, which the caller has proved. A report of an older state of things changes nothing.
@@ -36,7 +34,7 @@ impl NetworkController {
                 let latest = self.documents.latest(node).map(|document| document.version);
                 known.gone(fence.epoch, latest, &report)
             });
-            if gone.is_empty() && last.is_some_and(|(held, at)| *held == report && at.elapsed() < FULL) {
+            if gone.is_empty() && last.is_some_and(|(held, at)| !is_news(*held == report, at.elapsed())) {
                 return Ok(());
             }
             (gone, last.map(|(held, _)| held.ports.clone()), last.and_then(|(held, _)| held.overlay))

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
+use gon_core::removal;
 use gon_proto::NetworkReport;
 use gon_store::network_document::LeavingRow;
 use gon_types::DocumentVersion;
@@ -28,15 +29,6 @@ pub struct NodeMemory {
     pub(super) degraded: i64,
 }
 
-/// Whether a document that no longer has so many ports may remove most of a node (rule R11): many are to go, and of
-/// every port that the node was known to have, by our last document and by its last report, either it is in the document
-/// or PostgreSQL has a row that says that it left (`is_explained`). A read that brought too little never gives this
-/// permission.
-#[must_use]
-pub fn mass_change_ok(gone: usize, is_explained: bool) -> bool {
-    is_explained && gone > 3
-}
-
 impl NodeMemory {
     /// A document of these ports is in force as `version`; those that are `leaving` it no longer has.
     pub fn published(
@@ -57,9 +49,8 @@ impl NodeMemory {
     /// Ports that the node had, by our last document and by its last report; `None` while nothing is known of it.
     #[must_use]
     pub fn had(&self) -> Option<BTreeSet<Uuid>> {
-        let said = self.report.iter().flat_map(|(report, _)| report.ports.iter().map(|p| p.id.uuid()));
-        (self.was_published || self.report.is_some())
-            .then(|| self.ports.iter().copied().chain(said).collect())
+        let said = self.report.as_ref().map(|(report, _)| report.ports.iter().map(|p| p.id.uuid()));
+        removal::known(self.was_published.then(|| self.ports.iter().copied()), said)
     }
 
     /// Whether a change of the VPC concerns the node.

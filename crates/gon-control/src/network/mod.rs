@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use gon_bus::Bus;
 use gon_cluster::Liveness;
+use gon_core::removal;
 use gon_proto::NodeNetwork;
 use gon_proto::doorbell::Subject;
 use gon_store::{Store, StoreError};
@@ -263,7 +264,7 @@ impl NetworkController {
         let mut missing: BTreeSet<Uuid> = had.difference(ports).copied().collect();
         let gone = missing.len();
         // What an agent removes unasked needs no permission.
-        if !memory::mass_change_ok(gone, true) {
+        if !removal::is_meant(gone, true) {
             return Ok(false);
         }
         let asked: Vec<Uuid> = missing.iter().copied().collect();
@@ -274,6 +275,6 @@ impl NetworkController {
         if !missing.is_empty() {
             tracing::error!(%node, count = missing.len(), ?missing, "a node has ports of which there is no row");
         }
-        Ok(memory::mass_change_ok(gone, missing.is_empty()))
+        Ok(removal::is_meant(gone, missing.is_empty()))
     }
 }

@@ -103,7 +103,7 @@ impl Cx {
 
     /// A connection for reading.
     pub async fn conn(&self) -> Result<impl std::ops::DerefMut<Target = Conn> + use<>> {
-        Ok(self.app.store.conn().await?)
+        Ok(self.app.store.read().await?)
     }
 
     /// Begins the transaction of a change.
@@ -276,6 +276,8 @@ impl Pause {
             () = app.changed.notified() => {}
             () = tokio::time::sleep_until(until) => {}
         }
+        // It waited for something else than PostgreSQL.
+        gon_store::patience_anew();
         true
     }
 }

@@ -9,6 +9,7 @@ use gon_api::instances::{
     ConsoleOutput, Instance, LaunchInstance, LaunchedInstance, ListInstances, StopInstance, UpdateInstance,
 };
 use gon_api::page::{NoQuery, Page, Wait};
+use gon_core::ask::{self, Ask, Decision, Public};
 use gon_core::catalog::{InstanceType, instance_type};
 use gon_core::ipam;
 use gon_store::instances::{self, Filter, InstanceRow, Launch, Launched, LockedRow};
@@ -16,7 +17,7 @@ use gon_store::journal::Entry;
 use gon_store::reference::Ref;
 use gon_store::subnets::SubnetRow;
 use gon_store::{Conn, StoreError, Tx, addresses, images, key_pairs, security_groups, subnets, vpcs};
-use gon_types::id::{ImageId, InstanceId, NetworkInterfaceId, SecurityGroupId, SubnetId, VpcId};
+use gon_types::id::{IdRef, ImageId, InstanceId, NetworkInterfaceId, SecurityGroupId, SubnetId, VpcId};
 use gon_types::{InstanceState, MacAddr, crash};
 use ipnet::Ipv4Net;
 use time::OffsetDateTime;
@@ -515,26 +516,66 @@ async fn finish(
     wait_for(&cx, instance, until).await
 }
 
-/// Starts a stopped instance; it gets a new public address if it had one of the platform's.
-pub async fn start(cx: Cx, One(id): One<Kind>, wait: Wait, (): ()) -> Result<Instance> {
+/// Does what [`ask::decide`] says: one transaction.
+async fn perform(cx: Cx, id: IdRef<Kind>, wait: Wait, ask: Ask) -> Result<Instance> {
     let until = cx.until(&wait, WAITS)?;
     let mut tx = cx.begin().await?;
     let row = Cx::found(instances::lock(&mut tx, cx.account(), &Ref::from(&id)).await, &id)?;
-    if row.state != "stopped" {
-        return Err(wrong_state(&row, "stopped"));
-    }
-    instances::set_power(&mut tx, row.id, "running", "pending", false).await?;
-    let mut given = false;
-    if let Some(nic) = row.network_interface_id.filter(|_| row.auto_public_ip) {
-        given = addresses::give(&mut tx, cx.account(), Uuid::now_v7(), nic, row.vpc_id).await?;
-        if !given && !addresses::has_one(&mut tx, nic).await? {
-            return Err(super::addresses::pool_is_empty());
+    let state: InstanceState = row.state.parse().map_err(|_| Refusal::internal("a state has no name"))?;
+    let change = match ask::decide(state, ask) {
+        Decision::Change(change) => change,
+        Decision::Refused { must_be } => return Err(wrong_state(&row, must_be.as_str())),
+        Decision::Already => {
+            let instance = show(instances::get(&mut tx, cx.account(), &row.id.into()).await?);
+            gon_store::rollback(tx).await?;
+            return wait_for(&cx, instance, until).await;
         }
+    };
+    let (action, goal) = match ask {
+        Ask::Start => ("StartInstances", "running"),
+        Ask::Stop { .. } => ("StopInstances", "stopped"),
+        Ask::Reboot => ("RebootInstances", "rebooted"),
+        Ask::Terminate => ("TerminateInstances", "terminated"),
+    };
+    // What the goal is reached by: so many reboots, or this generation.
+    let reached = if change.is_reboot {
+        instances::reboot(&mut tx, row.id).await?
+    } else {
+        let (power, state) = (change.power.as_str(), change.state.as_str());
+        instances::set_power(&mut tx, row.id, power, state, change.force).await?;
+        row.generation + 1
+    };
+    let packets_changed = match (change.public, row.network_interface_id) {
+        (Public::Give, Some(nic)) if row.auto_public_ip => {
+            let given = addresses::give(&mut tx, cx.account(), Uuid::now_v7(), nic, row.vpc_id).await?;
+            if !given && !addresses::has_one(&mut tx, nic).await? {
+                return Err(super::addresses::pool_is_empty());
+            }
+            given
+        }
+        (Public::Give | Public::Keep, _) => false,
+        (Public::ReleasePlatforms, _) => instances::release_public_ips(&mut tx, row.id, false).await?,
+        (Public::ReleaseAll, _) => instances::release_public_ips(&mut tx, row.id, true).await?,
+    };
+    let mut entry = Entry::new(action, row.id)
+        .event("instance", row.id, Some(&row.state), Some(change.state.as_str()))
+        .operation(of_instance(action, row.id, goal, reached));
+    if let Ask::Stop { force } = ask {
+        entry = entry.detail(serde_json::json!({ "force": force }));
     }
-    let entry = Entry::new("StartInstances", row.id)
-        .event("instance", row.id, Some("stopped"), Some("pending"))
-        .operation(of_instance("StartInstances", row.id, "running", row.generation + 1));
-    finish(cx, tx, row, entry, given, until).await
+    if ask == Ask::Terminate {
+        crash::point("D01:before");
+    }
+    let ended = finish(cx, tx, row, entry, packets_changed, until).await;
+    if ask == Ask::Terminate {
+        crash::point("D01:after");
+    }
+    ended
+}
+
+/// Starts a stopped instance; it gets a new public address if it had one of the platform's.
+pub async fn start(cx: Cx, One(id): One<Kind>, wait: Wait, (): ()) -> Result<Instance> {
+    perform(cx, id, wait, Ask::Start).await
 }
 
 /// Stops a running instance; the platform's public address is released.
@@ -544,64 +585,17 @@ pub async fn stop(
     wait: Wait,
     Optional(body): Optional<StopInstance>,
 ) -> Result<Instance> {
-    let until = cx.until(&wait, WAITS)?;
-    let mut tx = cx.begin().await?;
-    let row = Cx::found(instances::lock(&mut tx, cx.account(), &Ref::from(&id)).await, &id)?;
-    // Asking again, more firmly, is how one cuts a guest that does not listen.
-    let again = row.state == "stopping" && body.force;
-    if row.state != "running" && !again {
-        return Err(wrong_state(&row, "running"));
-    }
-    instances::set_power(&mut tx, row.id, "stopped", "stopping", body.force).await?;
-    let released = instances::release_public_ips(&mut tx, row.id, false).await?;
-    let entry = Entry::new("StopInstances", row.id).detail(serde_json::json!({ "force": body.force })).event(
-        "instance",
-        row.id,
-        Some(&row.state),
-        Some("stopping"),
-    );
-    let entry = entry.operation(of_instance("StopInstances", row.id, "stopped", row.generation + 1));
-    finish(cx, tx, row, entry, released, until).await
+    perform(cx, id, wait, Ask::Stop { force: body.force }).await
 }
 
 /// Reboots a running instance.
 pub async fn reboot(cx: Cx, One(id): One<Kind>, wait: Wait, (): ()) -> Result<Instance> {
-    let until = cx.until(&wait, WAITS)?;
-    let mut tx = cx.begin().await?;
-    let row = Cx::found(instances::lock(&mut tx, cx.account(), &Ref::from(&id)).await, &id)?;
-    if row.state != "running" {
-        return Err(wrong_state(&row, "running"));
-    }
-    let reboots = instances::reboot(&mut tx, row.id).await?;
-    let entry = Entry::new("RebootInstances", row.id)
-        .event("instance", row.id, Some("running"), Some("running"))
-        .operation(of_instance("RebootInstances", row.id, "rebooted", reboots));
-    finish(cx, tx, row, entry, false, until).await
+    perform(cx, id, wait, Ask::Reboot).await
 }
 
 /// Terminates an instance. Asking twice is asking once.
 pub async fn terminate(cx: Cx, One(id): One<Kind>, wait: Wait, (): ()) -> Result<Instance> {
-    let until = cx.until(&wait, WAITS)?;
-    let mut tx = cx.begin().await?;
-    let row = Cx::found(instances::lock(&mut tx, cx.account(), &Ref::from(&id)).await, &id)?;
-    if matches!(row.state.as_str(), "shutting-down" | "terminated") {
-        let instance = show(instances::get(&mut tx, cx.account(), &row.id.into()).await?);
-        gon_store::rollback(tx).await?;
-        return wait_for(&cx, instance, until).await;
-    }
-    instances::set_power(&mut tx, row.id, "terminated", "shutting-down", false).await?;
-    let released = instances::release_public_ips(&mut tx, row.id, true).await?;
-    let entry = Entry::new("TerminateInstances", row.id).event(
-        "instance",
-        row.id,
-        Some(&row.state),
-        Some("shutting-down"),
-    );
-    let entry = entry.operation(of_instance("TerminateInstances", row.id, "terminated", row.generation + 1));
-    crash::point("D01:before");
-    let ended = finish(cx, tx, row, entry, released, until).await;
-    crash::point("D01:after");
-    ended
+    perform(cx, id, wait, Ask::Terminate).await
 }
 
 /// What the serial console has said.

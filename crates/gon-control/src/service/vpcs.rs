@@ -3,6 +3,7 @@
 use gon_api::page::{NoQuery, Page, Wait};
 use gon_api::vpcs::{CreateVpc, ListVpcs, UpdateVpc, Vpc};
 use gon_core::vpc::{BlockError, block};
+use gon_store::Change;
 use gon_store::journal::Entry;
 use gon_store::reference::Ref;
 use gon_store::vpcs::{self, Filter, NewIds, VpcRow};
@@ -68,13 +69,20 @@ pub async fn create(cx: Cx, (): (), wait: Wait, Json(body): Json<CreateVpc>) -> 
         created_at,
         updated_at: created_at,
     };
-    if cx.idempotency.is_none() {
-        let mut conn = cx.conn().await?;
-        let created_at = gon_store::statement(vpcs::create(&mut conn, &cx.author, &ids, &name, cidr)).await?;
-        cx.app.nudge.nudge();
-        return Ok(shown(created_at));
-    }
-    let mut tx = cx.begin().await?;
+    let mut tx = if cx.idempotency.is_some() {
+        cx.begin().await?
+    } else {
+        match cx.app.store.change().await? {
+            Change::Hurried(tx) => tx,
+            Change::Statement(mut conn) => {
+                let (author, name) = (cx.author.clone(), name.clone());
+                let created = async move { vpcs::create(&mut conn, &author, &ids, &name, cidr).await };
+                let created_at = gon_store::statement(created).await?;
+                cx.app.nudge.nudge();
+                return Ok(shown(created_at));
+            }
+        }
+    };
     let created_at = vpcs::create(&mut tx, &cx.author, &ids, &name, cidr).await?;
     let vpc = shown(created_at);
     if let Some(answered) = cx.answered(&vpc)? {

@@ -276,7 +276,7 @@ async fn a_worker_that_plays_controller_is_not_believed() {
     let address = listener.local_addr().unwrap();
     let routes = axum::Router::new();
     let limits = gon_tls::Limits::default();
-    tokio::spawn(gon_control::peers::serve_tls(listener, impostor, routes, limits, wire.stop.clone()));
+    tokio::spawn(gon_tls::serve(listener, Some(impostor), routes, limits, wire.stop.clone()));
     let lured = link(&member, Role::NetworkController, &[address]);
     let error = lured.post_report(paths::NETWORK_REPORT, &network_report(n1())).await.unwrap_err();
     assert!(matches!(error, LinkError::Connect { .. }), "{error}");

@@ -77,7 +77,7 @@ impl Wire {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let limits = Limits { connections_per_address: 1000, ..Limits::default() };
-        tokio::spawn(peers::serve_tls(listener, tls, routes, limits, self.stop.clone()));
+        tokio::spawn(gon_tls::serve(listener, Some(tls), routes, limits, self.stop.clone()));
         address
     }
 

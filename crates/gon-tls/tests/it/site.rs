@@ -88,7 +88,7 @@ pub async fn serve(tls: &Tls, limits: Limits) -> Server {
         who(peer).await
     };
     let router = Router::new().route("/who", get(who)).route("/slow", get(slow));
-    tokio::spawn(gon_tls::serve(listener, tls.clone(), router, limits, stop.clone()));
+    tokio::spawn(gon_tls::serve(listener, Some(tls.clone()), router, limits, stop.clone()));
     Server { address, stop }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::http::Method;
 use futures_util::{SinkExt, StreamExt};
-use gon_control::api::{ServeLimits, serve};
+use gon_tls::{Limits, serve};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,11 +17,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::Api;
 use super::harness::id;
 
-async fn listen(api: &Api, limits: ServeLimits) -> (SocketAddr, DropGuard) {
+async fn listen(api: &Api, limits: Limits) -> (SocketAddr, DropGuard) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    tokio::spawn(serve(listener, api.router.clone(), limits, stop.clone()));
+    tokio::spawn(serve(listener, None, api.router.clone(), limits, stop.clone()));
     (address, stop.drop_guard())
 }
 
@@ -50,7 +50,7 @@ async fn say(socket: &mut Socket, value: Value) {
 #[tokio::test]
 async fn changes_reach_those_who_watch_their_account() {
     let api = Api::furnished().await;
-    let (address, _stop) = listen(&api, ServeLimits::default()).await;
+    let (address, _stop) = listen(&api, Limits::default()).await;
     let stranger = api.user("other", "stranger", "member").await;
     let mut socket = connect(address).await;
     say(&mut socket, json!({ "type": "auth", "token": api.admin.token })).await;
@@ -88,7 +88,7 @@ async fn changes_reach_those_who_watch_their_account() {
 #[tokio::test]
 async fn events_of_slow_transactions_come_late_not_never() {
     let api = Api::furnished().await;
-    let (address, _stop) = listen(&api, ServeLimits::default()).await;
+    let (address, _stop) = listen(&api, Limits::default()).await;
     let mut socket = connect(address).await;
     say(&mut socket, json!({ "type": "auth", "token": api.admin.token })).await;
     assert_eq!(next(&mut socket).await["type"], "ready");
@@ -120,7 +120,7 @@ async fn events_of_slow_transactions_come_late_not_never() {
 #[tokio::test]
 async fn a_socket_wants_a_token_and_our_own_page() {
     let api = Api::new().await;
-    let (address, _stop) = listen(&api, ServeLimits::default()).await;
+    let (address, _stop) = listen(&api, Limits::default()).await;
     for first in [
         json!({ "type": "auth", "token": "x" }),
         json!({ "type": "hello" }),
@@ -153,7 +153,7 @@ async fn a_socket_wants_a_token_and_our_own_page() {
 #[tokio::test]
 async fn a_head_that_does_not_come_ends_the_connection() {
     let api = Api::new().await;
-    let limits = ServeLimits { header_timeout: Duration::from_millis(300), ..ServeLimits::default() };
+    let limits = Limits { header: Duration::from_millis(300), ..Limits::default() };
     let (address, _stop) = listen(&api, limits).await;
     // Half a head, nothing at all, and the beginning of HTTP/2.
     for sent in [&b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: "[..], b"", b"PRI * HTTP/2.0\r\n"] {
@@ -175,7 +175,7 @@ async fn a_head_that_does_not_come_ends_the_connection() {
 #[tokio::test]
 async fn an_address_has_so_many_connections() {
     let api = Api::new().await;
-    let limits = ServeLimits { connections_per_address: 3, ..ServeLimits::default() };
+    let limits = Limits { connections_per_address: 3, ..Limits::default() };
     let (address, _stop) = listen(&api, limits).await;
     let mut open = Vec::new();
     for _ in 0..3 {
@@ -211,7 +211,7 @@ async fn stopping_lets_what_is_in_work_end() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let server = tokio::spawn(serve(listener, api.router.clone(), ServeLimits::default(), stop.clone()));
+    let server = tokio::spawn(serve(listener, None, api.router.clone(), Limits::default(), stop.clone()));
     let mut client = gon_api::client::Client::new(&format!("http://{address}")).unwrap();
     client.set_token(Some(api.admin.token.clone()));
     let path = format!("/api/v1/instances/{}?wait=running&timeout=1", id(&instance));

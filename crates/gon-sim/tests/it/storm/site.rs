@@ -188,7 +188,7 @@ impl Server {
                 let listener = TcpListener::bind(address).await.unwrap();
                 // All nodes have the same address here.
                 let limits = Limits { connections_per_address: 4096, ..Limits::default() };
-                tokio::spawn(peers::serve_tls(listener, tls, routes, limits, stop.clone()));
+                tokio::spawn(gon_tls::serve(listener, Some(tls), routes, limits, stop.clone()));
             }
             tokio::spawn(relay::run(store, bus, nudge, metrics, stop.clone()));
             let (manager, lives, holder, end) =
