@@ -103,8 +103,8 @@ pack gon-cloud-node all 'Gon Cloud Platform: what a node needs
  Open vSwitch, QEMU and nftables of the distribution, and the kernel modules and
  settings of a server on which guests run. It forwards IPv4.' \
   "Depends: gon-cloud (>= $version), openvswitch-switch, qemu-system-x86, nftables, ethtool" \
-  'Recommends: gon-images' \
-  'Suggests: docker.io, lvm2, mmdebstrap'
+  'Recommends: gon-images, docker.io' \
+  'Suggests: lvm2, mmdebstrap'
 
 root=$tree/gon-images
 put 644 var/lib/gon/images/gon-linux "$images"/gon-linux/*
