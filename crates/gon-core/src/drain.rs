@@ -51,6 +51,63 @@ pub fn fate(occupant: Occupant, stop: bool) -> Fate {
     }
 }
 
+/// What one look at a node that is to be empty finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look<I> {
+    /// These are told to leave.
+    pub leave: Vec<I>,
+    /// These are stopped.
+    pub stop: Vec<I>,
+    /// These were told to leave before.
+    pub leaving: Vec<I>,
+    /// With these something else is under way.
+    pub waiting: Vec<I>,
+    /// These run, and only their users may stop them.
+    pub blockers: Vec<I>,
+    /// These stay for good.
+    pub staying: Vec<I>,
+}
+
+impl<I> Look<I> {
+    /// Whether everything that can leave has left.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        [&self.leave, &self.stop, &self.leaving, &self.waiting, &self.blockers]
+            .iter()
+            .all(|ids| ids.is_empty())
+    }
+    /// Whether anything is to be done now.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.leave.is_empty() && self.stop.is_empty()
+    }
+}
+
+/// Looks at everything on a node; each is in one of the lists, in the order it came.
+#[must_use]
+pub fn look<I>(occupants: impl IntoIterator<Item = (I, Occupant)>, may_stop: bool) -> Look<I> {
+    let mut look = Look {
+        leave: vec![],
+        stop: vec![],
+        leaving: vec![],
+        waiting: vec![],
+        blockers: vec![],
+        staying: vec![],
+    };
+    for (id, occupant) in occupants {
+        let list = match fate(occupant, may_stop) {
+            Fate::Leave => &mut look.leave,
+            Fate::Stop => &mut look.stop,
+            Fate::Wait if occupant.is_leaving => &mut look.leaving,
+            Fate::Wait => &mut look.waiting,
+            Fate::Blocks => &mut look.blockers,
+            Fate::Stays => &mut look.staying,
+        };
+        list.push(id);
+    }
+    look
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,5 +148,26 @@ mod tests {
         let leaving = Occupant { is_leaving: true, ..of(State::Stopped, Power::Stopped, false) };
         assert_eq!(fate(leaving, true), Fate::Wait);
         assert_eq!(fate(of(State::ShuttingDown, Power::Terminated, true), true), Fate::Wait);
+    }
+    #[test]
+    fn a_node_is_empty_when_only_what_stays_is_left() {
+        let all = [
+            (1, of(State::Running, Power::Running, false)),
+            (2, of(State::Stopped, Power::Stopped, false)),
+            (3, of(State::Stopped, Power::Stopped, true)),
+            (4, of(State::Stopping, Power::Stopped, false)),
+            (5, Occupant { is_leaving: true, ..of(State::Stopped, Power::Stopped, false) }),
+        ];
+        let found = look(all, false);
+        assert_eq!((found.blockers.as_slice(), found.leave.as_slice()), ([1].as_slice(), [2].as_slice()));
+        assert_eq!((found.staying.as_slice(), found.waiting.as_slice()), ([3].as_slice(), [4].as_slice()));
+        assert_eq!(found.leaving, [5]);
+        assert!(!found.is_done() && !found.is_idle());
+        assert_eq!(look(all, true).stop, [1]);
+        // Each alone: done only where nothing but what stays is there.
+        for (id, occupant) in all {
+            assert_eq!(look([(id, occupant)], false).is_done(), id == 3);
+        }
+        assert!(look::<u8>([], false).is_done());
     }
 }

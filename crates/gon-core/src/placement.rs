@@ -4,11 +4,12 @@
 //! Promises that a chosen node has room, has the image, is alive and in the right zone; and, where none is, says of
 //! every node why not. Spreads: the node with the largest free share of memory is taken.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
-use gon_types::id::NodeId;
+use gon_types::id::{InstanceId, NodeId};
 
 /// Port numbers a node gives to interfaces.
 pub const PORT_NOS: RangeInclusive<u32> = 16..=16_000;
@@ -191,6 +192,144 @@ pub fn choose(request: &Request, nodes: &[Candidate]) -> Result<usize, NoCapacit
 pub fn next_free(range: &RangeInclusive<u32>, last: u32, used: &BTreeSet<u32>) -> Option<u32> {
     let from = if range.contains(&last) { last + 1 } else { *range.start() };
     (from..=*range.end()).chain(*range.start()..from).find(|n| !used.contains(n))
+}
+
+/// The numbers of a node: in use, and given last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Numbers {
+    /// Port numbers in use.
+    pub ports: BTreeSet<u32>,
+    /// User ids in use.
+    pub uids: BTreeSet<u32>,
+    /// The port number given last.
+    pub last_port: u32,
+    /// The user id given last.
+    pub last_uid: u32,
+}
+
+/// The numbers an instance gets on its node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// User id of its QEMU.
+    pub uid: u32,
+    /// Port numbers of its interfaces.
+    pub ports: Vec<u32>,
+}
+
+impl Numbers {
+    /// A user id and as many port numbers as the instance has interfaces; `None` if the node has no more of either.
+    pub fn take(&mut self, nics: usize) -> Option<Given> {
+        let uid = next_free(&RUN_AS_UIDS, self.last_uid, &self.uids)?;
+        let mut ports = Vec::new();
+        for _ in 0..nics {
+            let port = next_free(&PORT_NOS, self.last_port, &self.ports)?;
+            self.ports.insert(port);
+            self.last_port = port;
+            ports.push(port);
+        }
+        self.uids.insert(uid);
+        self.last_uid = uid;
+        Some(Given { uid, ports })
+    }
+}
+
+/// Placements in one transaction: what is chosen for one is taken for the next. The numbers of a node are learned when
+/// it is first chosen.
+#[derive(Debug)]
+pub struct Batch {
+    nodes: Vec<Candidate>,
+    numbers: BTreeMap<usize, Numbers>,
+}
+
+impl Batch {
+    /// Nothing is placed yet.
+    #[must_use]
+    pub fn new(nodes: Vec<Candidate>) -> Self {
+        Self { nodes, numbers: BTreeMap::new() }
+    }
+    /// The node for a request: its index.
+    pub fn choose(&self, request: &Request) -> Result<usize, NoCapacity> {
+        choose(request, &self.nodes)
+    }
+    /// Whether the numbers of a node still have to be [learned](Self::learn).
+    #[must_use]
+    pub fn lacks_numbers(&self, node: usize) -> bool {
+        !self.numbers.contains_key(&node)
+    }
+    /// The numbers of a node, as they were before this batch.
+    pub fn learn(&mut self, node: usize, numbers: Numbers) {
+        self.numbers.insert(node, numbers);
+    }
+    /// Places a request on the node chosen for it. `None`: it has no number left, and is chosen no more. Sixteen thousand
+    /// ports on one node are not a size that is lent.
+    pub fn place(&mut self, node: usize, request: &Request, nics: usize) -> Option<Given> {
+        let given = self.numbers.get_mut(&node).and_then(|numbers| numbers.take(nics));
+        match (&given, self.nodes.get_mut(node)) {
+            (Some(_), Some(node)) => node.take(request),
+            (None, Some(node)) => node.schedulable = false,
+            (_, None) => {}
+        }
+        given
+    }
+}
+
+/// What is done for an instance that no node takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It has waited long enough: it ends, as EC2's do at once.
+    GiveUp,
+    /// Its user is told why it waits.
+    Tell,
+    /// Its user knows.
+    Wait,
+}
+
+/// What is done for an instance that no node takes for the reason `why`; `told` is what its user knows.
+#[must_use]
+pub fn refuse(waited: Duration, patience: Duration, told: Option<&str>, why: &str) -> Refusal {
+    if waited >= patience {
+        Refusal::GiveUp
+    } else if told == Some(why) {
+        Refusal::Wait
+    } else {
+        Refusal::Tell
+    }
+}
+
+/// How long instances have waited for a node, by a clock that only goes forward: nobody is given up before its time
+/// because somebody set a wall clock.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Waiting(BTreeMap<InstanceId, Waits>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Waits {
+    since: Duration,
+    seen: Duration,
+}
+
+/// Whatever was not refused for so long does not wait any longer.
+const FORGOTTEN: Duration = Duration::from_secs(60);
+
+impl Waiting {
+    /// A round of placements begins: what does not wait any longer is forgotten. Rounds are more frequent than
+    /// [`FORGOTTEN`].
+    pub fn begin(&mut self, now: Duration) {
+        self.0.retain(|_, waits| now.saturating_sub(waits.seen) < FORGOTTEN);
+    }
+    /// Nothing waits.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+    /// No node takes it: how long that has been so.
+    pub fn refused(&mut self, instance: InstanceId, now: Duration) -> Duration {
+        let waits = self.0.entry(instance).or_insert(Waits { since: now, seen: now });
+        waits.seen = now;
+        now.saturating_sub(waits.since)
+    }
+    /// It has a node.
+    pub fn placed(&mut self, instance: InstanceId) {
+        self.0.remove(&instance);
+    }
 }
 
 #[cfg(test)]

@@ -99,3 +99,63 @@ proptest! {
         }
     }
 }
+
+fn numbers(last_port: u32, last_uid: u32) -> Numbers {
+    Numbers { ports: BTreeSet::new(), uids: BTreeSet::new(), last_port, last_uid }
+}
+
+#[test]
+fn a_batch_never_lends_twice() {
+    let mut batch = Batch::new(vec![node("a", 1000, 0), node("b", 900, 0)]);
+    let mut placed = Vec::new();
+    while let Ok(index) = batch.choose(&request(300)) {
+        if batch.lacks_numbers(index) {
+            batch.learn(index, numbers(15, 599_999));
+        }
+        let given = batch.place(index, &request(300), 2).unwrap();
+        assert!(!placed.contains(&(index, given.uid)));
+        placed.push((index, given.uid));
+        let first = 16 + 2 * (given.uid - 600_000);
+        assert_eq!(given.ports, [first, first + 1]);
+    }
+    assert_eq!(placed.iter().filter(|(index, _)| *index == 0).count(), 3);
+    assert_eq!(placed.iter().filter(|(index, _)| *index == 1).count(), 3);
+}
+
+#[test]
+fn a_node_without_numbers_is_chosen_no_more() {
+    let mut batch = Batch::new(vec![node("a", 1000, 0), node("b", 900, 0)]);
+    batch.learn(0, Numbers { ports: PORT_NOS.collect(), ..numbers(16, 600_000) });
+    batch.learn(1, numbers(16, 600_000));
+    assert_eq!(batch.choose(&request(10)), Ok(0));
+    assert_eq!(batch.place(0, &request(10), 1), None);
+    assert_eq!(batch.choose(&request(10)), Ok(1));
+    assert_eq!(batch.place(1, &request(10), 1), Some(Given { uid: 600_001, ports: vec![17] }));
+}
+
+#[test]
+fn a_user_is_told_once_and_given_up_in_time() {
+    let (patience, at) = (Duration::from_secs(600), Duration::from_secs);
+    assert_eq!(refuse(at(0), patience, None, "full"), Refusal::Tell);
+    assert_eq!(refuse(at(5), patience, Some("full"), "full"), Refusal::Wait);
+    assert_eq!(refuse(at(5), patience, Some("full"), "silent"), Refusal::Tell);
+    assert_eq!(refuse(at(599), patience, Some("full"), "full"), Refusal::Wait);
+    assert_eq!(refuse(at(600), patience, Some("full"), "full"), Refusal::GiveUp);
+    assert_eq!(refuse(at(0), at(0), None, "full"), Refusal::GiveUp);
+}
+
+#[test]
+fn waiting_is_counted_while_it_lasts() {
+    let (mut waiting, at) = (Waiting::default(), Duration::from_secs);
+    let (a, b) = (InstanceId::new(), InstanceId::new());
+    for now in (100..=700).step_by(10) {
+        waiting.begin(at(now));
+        assert_eq!(waiting.refused(a, at(now)), at(now - 100));
+    }
+    assert_eq!(waiting.refused(b, at(700)), at(0));
+    waiting.placed(a);
+    assert_eq!(waiting.refused(a, at(710)), at(0), "it was placed meanwhile");
+    // Whoever leads again after a while has not looked meanwhile.
+    waiting.begin(at(2000));
+    assert_eq!(waiting.refused(b, at(2000)), at(0));
+}
