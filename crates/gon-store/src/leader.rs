@@ -47,7 +47,7 @@ impl Fence {
     }
 
     async fn begin_with(&self, store: &Store, statement: &'static str) -> Result<Tx> {
-        let mut tx = store.pool().begin_with(statement).await?;
+        let mut tx = store.begin_with(statement).await?;
         fenced(&mut tx, self.role, self.epoch).await?;
         Ok(tx)
     }

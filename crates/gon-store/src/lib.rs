@@ -24,6 +24,7 @@ pub mod node_views;
 pub mod nodes;
 pub mod operations;
 pub mod placement;
+mod pool;
 pub mod prune;
 pub mod reference;
 pub mod relay;
@@ -36,18 +37,19 @@ pub mod users;
 pub mod v4;
 pub mod vpcs;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+pub use pool::{Change, OneStatement, Reader, Tx, patience_anew, patiently};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 /// A pool of connections. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: sqlx::PgPool,
+    /// Places of changes: fewer than there are connections.
+    changes: Arc<tokio::sync::Semaphore>,
 }
-
-/// A transaction: rolled back unless [`Tx::commit`] returns.
-pub type Tx = sqlx::Transaction<'static, sqlx::Postgres>;
 
 /// The connection that queries run on: a pool's or a transaction's.
 pub type Conn = sqlx::PgConnection;
@@ -149,14 +151,15 @@ impl Store {
         let options = options.application_name("gond").options([
             // A statement that runs for 5 s is a defect or an attack (rule R21).
             ("statement_timeout", "5000"),
-            // Who waits longer than this for a row or a table is told to try again, within a second (row C6).
+            // Who waits longer than this for a row or a table is told to try again, within a second (row C6). Less for
+            // whoever has waited for a connection before.
             ("lock_timeout", "900"),
             ("idle_in_transaction_session_timeout", "10000"),
         ]);
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .min_connections(1)
-            .acquire_timeout(Duration::from_millis(900))
+            .acquire_timeout(pool::PATIENCE)
             // A round trip before every use would double the cost of a read; one that rested may have died meanwhile.
             .test_before_acquire(false)
             .before_acquire(|conn, meta| {
@@ -169,7 +172,7 @@ impl Store {
             })
             .connect_with(options)
             .await?;
-        Ok(Self { pool })
+        Ok(Self { pool, changes: pool::places(max_connections) })
     }
 
     /// Brings the schema to this binary's version. Forward only; safe to run from several processes at once.
@@ -180,16 +183,6 @@ impl Store {
         let migrated = sqlx::migrate!("./migrations").run(&mut conn).await.map_err(StoreError::Migrate);
         let _ = sqlx::Connection::close(conn).await;
         migrated
-    }
-
-    /// Begins a transaction.
-    pub async fn begin(&self) -> Result<Tx> {
-        Ok(self.pool.begin().await?)
-    }
-
-    /// A connection for reads outside a transaction.
-    pub async fn conn(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>> {
-        Ok(self.pool.acquire().await?)
     }
 
     /// Whether the database answers: for readiness.
@@ -229,7 +222,7 @@ pub const COMMIT_DEADLINE: Duration = Duration::from_secs(4);
 /// Commits. An error after COMMIT was sent, or no answer within [`COMMIT_DEADLINE`], is [`StoreError::OutcomeUnknown`]
 /// unless PostgreSQL itself refused.
 pub async fn commit(tx: Tx) -> Result<()> {
-    match tokio::time::timeout(COMMIT_DEADLINE, tx.commit()).await {
+    match in_time(tx.commit()).await {
         Ok(Ok(())) => Ok(()),
         // PostgreSQL's own words; those of one that is going down say nothing of the outcome.
         Ok(Err(error @ sqlx::Error::Database(_))) => Err(match StoreError::from(error) {
@@ -237,26 +230,40 @@ pub async fn commit(tx: Tx) -> Result<()> {
             refused => refused,
         }),
         Ok(Err(error)) => Err(StoreError::OutcomeUnknown(error)),
-        Err(_) => Err(StoreError::OutcomeUnknown(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))),
+        Err(unknown) => Err(unknown),
     }
 }
 
 /// A statement that changes something and is its own transaction, under the rules of [`commit`]: no answer within
 /// [`COMMIT_DEADLINE`], or a connection that broke under it, and nobody knows.
-pub async fn statement<T>(done: impl Future<Output = Result<T>>) -> Result<T> {
-    match tokio::time::timeout(COMMIT_DEADLINE, done).await {
-        Ok(Err(StoreError::Unavailable(source))) => Err(match &source {
+pub async fn statement<T: Send + 'static>(
+    done: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    match in_time(done).await? {
+        Err(StoreError::Unavailable(source)) => Err(match &source {
             // It was rolled back: cancelled, or it waited too long for a lock.
             sqlx::Error::Database(error) if matches!(error.code().as_deref(), Some("57014" | "55P03")) => {
                 StoreError::Unavailable(source)
             }
             _ => StoreError::OutcomeUnknown(source),
         }),
-        Ok(Err(StoreError::Db(source))) if !matches!(source, sqlx::Error::Database(_)) => {
+        Err(StoreError::Db(source)) if !matches!(source, sqlx::Error::Database(_)) => {
             Err(StoreError::OutcomeUnknown(source))
         }
-        Ok(result) => result,
-        Err(_) => Err(StoreError::OutcomeUnknown(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))),
+        result => result,
+    }
+}
+
+/// Waits for what PostgreSQL was told to do. What is not done within [`COMMIT_DEADLINE`] goes on alone, with its
+/// connection and its place among the changes, so that those who come after it know that both are taken.
+async fn in_time<T: Send + 'static>(done: impl Future<Output = T> + Send + 'static) -> Result<T> {
+    let mut done = Box::pin(done);
+    match tokio::time::timeout(COMMIT_DEADLINE, &mut done).await {
+        Ok(done) => Ok(done),
+        Err(_) => {
+            tokio::spawn(tokio::time::timeout(COMMIT_DEADLINE, done));
+            Err(StoreError::OutcomeUnknown(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
+        }
     }
 }
 

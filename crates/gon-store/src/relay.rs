@@ -17,7 +17,7 @@ pub struct OutboxRow {
 /// Takes up to `limit` rows that no other relay holds. They are gone when the transaction commits and back when it does
 /// not. It does not wait for the disk: rows that come back after a power loss are published again, which is harmless.
 pub async fn claim(store: &Store, limit: i64) -> Result<(Tx, Vec<OutboxRow>)> {
-    let mut tx = store.pool().begin_with("begin; set local synchronous_commit = off").await?;
+    let mut tx = store.begin_with("begin; set local synchronous_commit = off").await?;
     let rows = sqlx::query_as(
         "delete from outbox where seq = any (array(
            select seq from outbox order by seq limit $1 for update skip locked))

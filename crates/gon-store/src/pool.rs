@@ -1,0 +1,237 @@
+//! Who gets a connection, after how long, and how long its statements may then wait (rule R21, rows C4 and C6).
+//!
+//! Promises that a request that has to wait, be it for a connection, for a row or for a table, is refused within a second
+//! of its beginning: what it has waited for a connection is taken off what its statements may wait for a lock. And that
+//! changes never have all connections: commits that nobody confirms hold theirs for seconds, and whoever reads is served
+//! from the rest.
+
+use std::cell::Cell;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sqlx::pool::PoolConnection;
+use sqlx::{AssertSqlSafe, Postgres, SqlSafeStr as _, SqlStr};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::{Conn, Result, Store, StoreError};
+
+/// How long a request waits in all. Less than the second that is promised, by what everything else takes.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(900);
+/// Whoever has used it up still takes what is there at once.
+const LEAST: Duration = Duration::from_millis(50);
+/// With more than this left a statement may wait for a lock as long as any other: telling PostgreSQL costs a round trip.
+const PLENTY: Duration = Duration::from_millis(800);
+
+tokio::task_local! {
+    /// When the waiting began that a request's patience counts from.
+    static BEGAN: Cell<Instant>;
+}
+
+/// Runs a request: its patience counts from now on. Outside of this every wait has all of it.
+pub async fn patiently<F: Future>(request: F) -> F::Output {
+    BEGAN.scope(Cell::new(Instant::now()), request).await
+}
+
+/// The request has done something else for a while; its patience counts from now on.
+pub fn patience_anew() {
+    let _ = BEGAN.try_with(|began| began.set(Instant::now()));
+}
+
+fn left() -> Duration {
+    let left = BEGAN.try_with(|began| PATIENCE.saturating_sub(began.get().elapsed()));
+    left.unwrap_or(PATIENCE).max(LEAST)
+}
+
+/// How many of so many connections changes may have at once.
+fn for_changes(connections: u32) -> usize {
+    (connections - (connections / 4).max(1).min(connections)).max(1) as usize
+}
+
+/// Places of the changes that are under way.
+pub(crate) fn places(connections: u32) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(for_changes(connections)))
+}
+
+/// A transaction: rolled back unless [`Tx::commit`] returns. Its place among the changes is free when its connection is.
+#[derive(Debug)]
+pub struct Tx {
+    inner: sqlx::Transaction<'static, Postgres>,
+    place: OwnedSemaphorePermit,
+}
+
+impl Deref for Tx {
+    type Target = Conn;
+    fn deref(&self) -> &Conn {
+        &self.inner
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut Conn {
+        &mut self.inner
+    }
+}
+
+impl Tx {
+    /// Commits, and waits for it as long as it takes; [`crate::commit`] does not.
+    pub async fn commit(self) -> sqlx::Result<()> {
+        let Self { inner, place } = self;
+        let done = inner.commit().await;
+        drop(place);
+        done
+    }
+
+    pub(crate) async fn rollback(self) -> sqlx::Result<()> {
+        self.inner.rollback().await
+    }
+}
+
+/// A connection for reading.
+#[derive(Debug)]
+pub enum Reader {
+    /// Every statement by itself.
+    Plain(PoolConnection<Postgres>),
+    /// In a transaction that gives its statements what is left of the request's patience.
+    Hurried(sqlx::Transaction<'static, Postgres>),
+}
+
+impl Deref for Reader {
+    type Target = Conn;
+    fn deref(&self) -> &Conn {
+        match self {
+            Self::Plain(conn) => conn,
+            Self::Hurried(tx) => tx,
+        }
+    }
+}
+
+impl DerefMut for Reader {
+    fn deref_mut(&mut self) -> &mut Conn {
+        match self {
+            Self::Plain(conn) => conn,
+            Self::Hurried(tx) => tx,
+        }
+    }
+}
+
+/// A connection for a change that one statement makes.
+#[derive(Debug)]
+pub enum Change {
+    /// The statement may be its own transaction: [`crate::statement`].
+    Statement(OneStatement),
+    /// It has to be in this one, whose statements have what is left of the request's patience.
+    Hurried(Tx),
+}
+
+/// A connection for one statement.
+#[derive(Debug)]
+pub struct OneStatement {
+    conn: PoolConnection<Postgres>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Deref for OneStatement {
+    type Target = Conn;
+    fn deref(&self) -> &Conn {
+        &self.conn
+    }
+}
+
+impl DerefMut for OneStatement {
+    fn deref_mut(&mut self) -> &mut Conn {
+        &mut self.conn
+    }
+}
+
+/// `begin`, with a limit for waits if somebody has waited already.
+fn begin(statement: &'static str) -> SqlStr {
+    let left = left();
+    if left >= PLENTY {
+        return statement.into_sql_str();
+    }
+    AssertSqlSafe(format!("{statement}; set local lock_timeout = {}", left.as_millis())).into_sql_str()
+}
+
+impl Store {
+    async fn acquire(&self) -> Result<PoolConnection<Postgres>> {
+        match timeout(left(), self.pool.acquire()).await {
+            Ok(conn) => Ok(conn?),
+            Err(_) => Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)),
+        }
+    }
+
+    async fn place(&self) -> Result<OwnedSemaphorePermit> {
+        match timeout(left(), Arc::clone(&self.changes).acquire_owned()).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) => Err(StoreError::Unavailable(sqlx::Error::PoolClosed)),
+            Err(_) => Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)),
+        }
+    }
+
+    /// Begins a transaction.
+    pub async fn begin(&self) -> Result<Tx> {
+        self.begin_with("begin").await
+    }
+
+    pub(crate) async fn begin_with(&self, statement: &'static str) -> Result<Tx> {
+        let place = self.place().await?;
+        let conn = self.acquire().await?;
+        let inner = sqlx::Transaction::begin(conn, Some(begin(statement))).await?;
+        Ok(Tx { inner, place })
+    }
+
+    /// A connection outside of a transaction.
+    pub async fn conn(&self) -> Result<PoolConnection<Postgres>> {
+        self.acquire().await
+    }
+
+    /// A connection for reading on behalf of a request.
+    pub async fn read(&self) -> Result<Reader> {
+        let conn = self.acquire().await?;
+        if left() >= PLENTY {
+            return Ok(Reader::Plain(conn));
+        }
+        let tx = sqlx::Transaction::begin(conn, Some(begin("begin read only"))).await?;
+        Ok(Reader::Hurried(tx))
+    }
+
+    /// A connection for a change that one statement makes on behalf of a request.
+    pub async fn change(&self) -> Result<Change> {
+        let place = self.place().await?;
+        let conn = self.acquire().await?;
+        if left() >= PLENTY {
+            return Ok(Change::Statement(OneStatement { conn, _place: place }));
+        }
+        let inner = sqlx::Transaction::begin(conn, Some(begin("begin"))).await?;
+        Ok(Change::Hurried(Tx { inner, place }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_leave_a_connection_where_there_are_two() {
+        let of = [1, 2, 3, 4, 8, 16, 60].map(for_changes);
+        assert_eq!(of, [1, 1, 2, 3, 6, 12, 45]);
+    }
+
+    #[tokio::test]
+    async fn patience_ends_and_begins_anew() {
+        assert_eq!(left(), PATIENCE, "outside of a request");
+        patiently(async {
+            assert!(left() > PLENTY);
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            assert!(left() < PLENTY);
+            assert!(begin("begin").as_str().contains("lock_timeout"));
+            patience_anew();
+            assert_eq!(begin("begin").as_str(), "begin");
+            tokio::time::sleep(PATIENCE).await;
+            assert_eq!(left(), LEAST);
+        })
+        .await;
+    }
+}
