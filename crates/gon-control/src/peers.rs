@@ -14,6 +14,7 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use gon_store::certificates::{Standing, standing};
+use gon_store::restoration::{self, Unrecorded};
 use gon_store::{Store, StoreError};
 use gon_tls::{CertificateFacts, Peer, Role};
 use gon_types::id::NodeId;
@@ -62,14 +63,20 @@ impl Gate {
     }
 
     async fn stands(&self, shown: &CertificateFacts) -> Result<Standing, Refusal> {
-        let found = standing(&self.store, &shown.serial).await?;
+        let (role, name) = (shown.identity.role().as_str(), shown.identity.name());
+        let mut found = standing(&self.store, &shown.serial).await?;
+        if found.is_none() {
+            let (not_before, not_after) = (shown.not_before, shown.not_after);
+            let unrecorded = Unrecorded { serial: &shown.serial, role, name, not_before, not_after };
+            found = restoration::admit(&self.store, &unrecorded).await?;
+            if found.is_some() {
+                tracing::warn!(peer = %shown.identity, serial = shown.serial,
+                    "a certificate that the restored database had forgotten is on record again");
+            }
+        }
         match found {
             Some(found) if found.revoked => Err(Refusal::Revoked),
-            Some(found)
-                if found.role == shown.identity.role().as_str() && found.name == shown.identity.name() =>
-            {
-                Ok(found)
-            }
+            Some(found) if found.role == role && found.name == name => Ok(found),
             _ => Err(Refusal::NotRecorded),
         }
     }

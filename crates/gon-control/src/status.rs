@@ -41,6 +41,8 @@ pub struct Metrics {
     pub unknown_instances: Gauge<i64, AtomicI64>,
     /// Ports that are closed because their policy could not be put in force.
     pub degraded_ports: Gauge<i64, AtomicI64>,
+    /// Instances that nodes have and the restored database has forgotten.
+    pub forgotten: Gauge,
 }
 
 impl Default for Metrics {
@@ -60,6 +62,7 @@ impl Default for Metrics {
             silent_nodes: Gauge::default(),
             unknown_instances: Gauge::default(),
             degraded_ports: Gauge::default(),
+            forgotten: Gauge::default(),
         }
     }
 }
@@ -91,6 +94,11 @@ impl Metrics {
             "gon_ports_degraded",
             "Ports closed because their policy could not be put in force",
             self.degraded_ports.clone(),
+        );
+        r.register(
+            "gon_instances_forgotten",
+            "Instances that nodes have and the restored database has forgotten",
+            self.forgotten.clone(),
         );
     }
 }

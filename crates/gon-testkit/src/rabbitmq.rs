@@ -241,13 +241,24 @@ impl Broker {
     /// A new, empty virtual host. Nothing removes it before the broker ends.
     pub async fn vhost(&self) -> anyhow::Result<TestVhost> {
         let name = format!("t{}", VHOSTS.fetch_add(1, Ordering::Relaxed));
+        self.add_vhost(&name).await?;
+        Ok(TestVhost { url: self.url("guest", "guest", &name), name })
+    }
+
+    async fn add_vhost(&self, name: &str) -> anyhow::Result<String> {
         self.eval(&format!(
             "ok = rabbit_vhost:add(<<\"{name}\">>, <<\"test\">>), \
              rabbit_auth_backend_internal:set_permissions(\
              <<\"guest\">>, <<\"{name}\">>, <<\".*\">>, <<\".*\">>, <<\".*\">>, <<\"test\">>)"
         ))
-        .await?;
-        Ok(TestVhost { url: self.url("guest", "guest", &name), name })
+        .await
+    }
+
+    /// Loses all that is in a virtual host, its queues too.
+    pub async fn empty(&self, vhost: &TestVhost) -> anyhow::Result<()> {
+        self.eval(&format!("ok = rabbit_vhost:delete(<<\"{}\">>, <<\"test\">>)", vhost.name)).await?;
+        self.add_vhost(&vhost.name).await?;
+        Ok(())
     }
 
     /// The URL of a user.

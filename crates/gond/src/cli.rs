@@ -61,6 +61,8 @@ enum Command {
     InstanceManager(Role),
     /// Runs the agent that drives QEMU on this node.
     HypervisorAgent(Role),
+    /// Ends instances of this node that are recovered elsewhere, when its hypervisor agent should have and has not.
+    FenceKeeper(Role),
     /// Runs the agent that drives Open vSwitch on this node.
     NetworkAgent(Role),
     /// Runs the agent that looks after Docker on this node.
@@ -151,6 +153,8 @@ enum AdminCommand {
     },
     /// Brings the database's schema to this version.
     Migrate(Role),
+    /// After the database was restored from a backup: puts it ahead of what nodes have seen of the lost one.
+    Restored(Role),
     /// Makes an administrator; the password is read from GON_ADMIN_PASSWORD or generated and shown.
     CreateAdmin {
         #[command(flatten)]
@@ -218,6 +222,16 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             telemetry::start(&config, "hypervisor-agent")?;
             roles::hypervisor_agent(config, roles::stop_signal()?).await?;
         }
+        Command::FenceKeeper(role) => {
+            let config = role.common.load(None)?;
+            telemetry::start(&config, "fence-keeper")?;
+            let stop = roles::stop_signal()?;
+            let state_dir = crate::layout::Layout::new(&config.data_dir).compute();
+            tokio::select! {
+                () = gon_agent::hypervisor::fence::keep_always(&state_dir) => {}
+                () = stop.cancelled() => {}
+            }
+        }
         Command::NetworkAgent(role) => {
             let config = role.common.load(None)?;
             telemetry::start(&config, "network-agent")?;
@@ -254,6 +268,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Admin(AdminCommand::Migrate(role)) => {
             admin::database::migrate(&role.common.load(None)?).await?;
+        }
+        Command::Admin(AdminCommand::Restored(role)) => {
+            admin::database::restored(&role.common.load(None)?).await?;
         }
         Command::Admin(AdminCommand::CreateAdmin { common, user }) => {
             admin::database::create_admin(&common.load(None)?, &user).await?;

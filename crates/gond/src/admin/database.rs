@@ -1,4 +1,4 @@
-//! `gond admin migrate`, `gond admin create-admin`
+//! `gond admin migrate`, `gond admin restored`, `gond admin create-admin`
 
 use anyhow::Context;
 use gon_driver::postgres::Postgres;
@@ -24,6 +24,21 @@ async fn open(config: &Config) -> anyhow::Result<Store> {
 pub async fn migrate(config: &Config) -> anyhow::Result<()> {
     open(config).await?.migrate().await.context("migrating the database")?;
     terminal::line("The schema is current.");
+    Ok(())
+}
+
+/// Puts the database, which was just restored from a backup, ahead of everything that was seen of the one it replaces.
+pub async fn restored(config: &Config) -> anyhow::Result<()> {
+    let store = open(config).await?;
+    // The backup may be of an earlier version.
+    store.migrate().await.context("migrating the database")?;
+    let done = gon_store::restoration::record(&store).await.context("the database")?;
+    terminal::line(&format!(
+        "The database is ahead of all that was seen of the lost one: {} roles, {} instances, {} VPCs, {} nodes.",
+        done.roles, done.instances, done.vpcs, done.nodes
+    ));
+    terminal::line("For a week, instances that it has forgotten are left alone where they run, and counted in");
+    terminal::line("gon_instances_forgotten. See docs/ops/backup-what-matters.md for what to look after.");
     Ok(())
 }
 
