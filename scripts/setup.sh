@@ -17,7 +17,7 @@ RUNTIME=(
   mmdebstrap debian-archive-keyring e2fsprogs lz4 zstd xz-utils
   openssh-client iputils-ping
 )
-TEST=(tcpdump curl python3 rabbitmq-server etcd-server etcd-client)
+TEST=(tcpdump curl iptables python3 rabbitmq-server etcd-server etcd-client)
 BENCH=(python3-venv)
 
 # Services that the packages above bring and nobody here wants: (package, units).

@@ -651,6 +651,10 @@ impl Plane {
         if !netfilter::is_present().await.map_err(PlaneError::Guard)? {
             guard_host(&self.config, &self.guarded).await?;
         }
+        if self.config.external.is_some() {
+            // Docker may have been installed since, or another firewall may have made its chain anew.
+            netfilter::let_through_docker(service::EXT_DEVICE).await.map_err(PlaneError::Guard)?;
+        }
         Ok(repairs)
     }
 
@@ -734,6 +738,7 @@ async fn guard_host(config: &Config, guarded: &(Vec<Ipv4Addr>, Option<String>)) 
     netfilter::apply(&ruleset).await.map_err(PlaneError::Guard)?;
     if config.external.is_some() {
         netlink::enable_forwarding().map_err(io_error("letting the host route"))?;
+        netfilter::let_through_docker(service::EXT_DEVICE).await.map_err(PlaneError::Guard)?;
     }
     Ok(())
 }
@@ -758,5 +763,6 @@ pub async fn tear_down(config: &ovs::Config) -> Result<(), PlaneError> {
         netlink.set_leaving(&link.name).await?;
     }
     netlink.remove_leaving().await?;
+    netfilter::remove_from_docker(service::EXT_DEVICE).await.map_err(PlaneError::Guard)?;
     netfilter::remove().await.map_err(PlaneError::Guard)
 }

@@ -251,18 +251,20 @@ fn forward_policy(forward: &Forward) -> Finding {
     if !forward.drops || forward.excepted {
         return Finding::new(check, Good, "the packet filter lets guests' traffic through");
     }
-    let finding = Finding::new(
+    if forward.docker {
+        return Finding::new(
+            check,
+            Note,
+            "Docker's packet filter drops what it does not know; the network agent makes an exception for guests",
+        );
+    }
+    Finding::new(
         check,
         Error,
-        format!(
-            "the chain FORWARD of iptables drops what it does not know{}: guests would have no outside",
-            if forward.docker { " (Docker's doing)" } else { "" }
-        ),
-    );
-    let chain = if forward.docker { "DOCKER-USER" } else { "FORWARD" };
-    finding
-        .mend(format!("iptables -I {chain} -i {EXTERNAL} -j ACCEPT"))
-        .mend(format!("iptables -I {chain} -o {EXTERNAL} -j ACCEPT"))
+        "the chain FORWARD of iptables drops what it does not know: guests would have no outside",
+    )
+    .mend(format!("iptables -I FORWARD -i {EXTERNAL} -j ACCEPT"))
+    .mend(format!("iptables -I FORWARD -o {EXTERNAL} -j ACCEPT"))
 }
 
 fn bridge_filter(on: bool) -> Finding {
