@@ -3,8 +3,12 @@
 //! A publish fails at once while there is no connection or the broker blocks us, and at its deadline otherwise; it is
 //! for the caller, who still has the doorbells, to come again. A connection that does not confirm in time is given up.
 //! What was handed over before a failure may arrive all the same, which is harmless.
+//!
+//! A deleted exchange closes the channel, and making it again brings back no subscriber's binding. Until all of them have
+//! had the time to bind anew, a doorbell that no queue took counts as not published.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
 use gon_proto::Doorbell;
@@ -15,7 +19,7 @@ use tokio::time::{Instant, timeout};
 
 use super::backoff::{Backoff, endure};
 use super::link::{Link, LinkState, ended, unavailable};
-use super::{BusState, DOORBELLS, Settings, topology, wire};
+use super::{BusState, DOORBELLS, Settings, subscriber, topology, wire};
 use crate::BusError;
 
 /// So many doorbells are on their way at once.
@@ -23,6 +27,9 @@ const BATCH: usize = 1000;
 /// Transient: a doorbell that a broker loses when it dies is made good by what its subscribers hear when it is back, so
 /// nothing waits for a disk. (Quorum queues keep everything on disk anyway.)
 const DELIVERY_MODE: u8 = 1;
+
+/// Within this time after something was deleted every subscriber is bound again.
+const BOUND_AGAIN: Duration = subscriber::LOOK.saturating_mul(2);
 
 /// Publishes for all clones of a bus.
 #[derive(Debug)]
@@ -56,6 +63,8 @@ struct Line {
     channel: Channel,
     /// Somebody found it unusable.
     failed: Notify,
+    /// Until then somebody has to hear what is published.
+    strict_until: Option<Instant>,
 }
 
 impl Publisher {
@@ -126,12 +135,13 @@ impl Publisher {
             .iter()
             .map(|doorbell| (doorbell.subject, wire::write(&sender.envelope(*doorbell))))
             .collect();
+        let options = BasicPublishOptions { mandatory: line.is_strict(), ..BasicPublishOptions::default() };
         // All are handed over before the first is waited for: they leave in as few writes as fit.
         let handed_over = bodies.iter().map(|(subject, body)| {
             line.channel.basic_publish(
                 DOORBELLS.into(),
                 subject.as_str().into(),
-                BasicPublishOptions::default(),
+                options,
                 body,
                 BasicProperties::default()
                     .with_content_type("application/json".into())
@@ -147,26 +157,47 @@ fn late() -> BusError {
 }
 
 impl Line {
-    async fn open(settings: &Settings) -> Result<Self, BusError> {
+    /// `before` is how the one before ended.
+    async fn open(settings: &Settings, before: End) -> Result<Self, BusError> {
         let link = Link::open(settings, "publisher").await?;
         let prepare = async {
-            topology::shared(&link.connection, settings.config.cluster).await?;
+            let made = topology::shared(&link.connection, settings.config.cluster).await?;
             let channel = link.connection.create_channel().await?;
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
-            lapin::Result::Ok(channel)
+            lapin::Result::Ok((made, channel))
         };
         match timeout(settings.config.connect_deadline, prepare).await {
-            Ok(Ok(channel)) => Ok(Self { link, channel, failed: Notify::new() }),
+            Ok(Ok((made, channel))) => {
+                let strict = match before {
+                    End::None => false,
+                    End::Connection => made,
+                    // Somebody else may have made the exchange again meanwhile.
+                    End::Channel => true,
+                };
+                let strict_until = strict.then(|| Instant::now() + BOUND_AGAIN);
+                Ok(Self { link, channel, failed: Notify::new(), strict_until })
+            }
             Ok(Err(error)) => Err(unavailable(&error)),
             Err(_) => Err(BusError::Unavailable("it does not answer".to_owned())),
         }
     }
 
+    fn is_strict(&self) -> bool {
+        self.strict_until.is_some_and(|until| Instant::now() < until)
+    }
+
     async fn confirmed(&self, confirms: Vec<PublisherConfirm>) -> Result<(), BusError> {
+        let mut unheard = false;
         for confirm in join_all(confirms).await {
-            if !confirm.map_err(|error| self.fail(&error))?.is_ack() {
+            let confirm = confirm.map_err(|error| self.fail(&error))?;
+            if !confirm.is_ack() {
                 return Err(BusError::Unavailable("it refused some".to_owned()));
             }
+            // Only what was published as mandatory comes back.
+            unheard |= confirm.take_message().is_some();
+        }
+        if unheard {
+            return Err(BusError::Unavailable("not all subscribers are bound again".to_owned()));
         }
         Ok(())
     }
@@ -178,13 +209,25 @@ impl Line {
     }
 }
 
+/// How a connection that published has ended.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// There was none.
+    None,
+    /// By itself.
+    Connection,
+    /// Its channel was closed: an exchange that is not there is the usual cause.
+    Channel,
+}
+
 /// Has a connection whenever there can be one.
 async fn keep(settings: Arc<Settings>, live: Arc<watch::Sender<Live>>) {
     let mut backoff = Backoff::default();
     let mut away = false;
+    let mut end = End::None;
     loop {
         let begun = Instant::now();
-        let why = match Line::open(&settings).await {
+        let why = match Line::open(&settings, end).await {
             Ok(line) => {
                 if std::mem::take(&mut away) {
                     tracing::info!(bus = ?settings.uri, "the bus takes doorbells again");
@@ -196,8 +239,14 @@ async fn keep(settings: Arc<Settings>, live: Arc<watch::Sender<Live>>) {
                         line.link.close().await;
                         return;
                     }
-                    () = line.failed.notified() => "its channel was closed".to_owned(),
-                    why = ended(line.link.state()) => why,
+                    () = line.failed.notified() => {
+                        end = End::Channel;
+                        "its channel was closed".to_owned()
+                    }
+                    why = ended(line.link.state()) => {
+                        end = End::Connection;
+                        why
+                    }
                 }
             }
             Err(BusError::Unavailable(why)) => why,

@@ -3,9 +3,13 @@
 //! begins with a look at everything.
 //!
 //! Messages that are no doorbells are rejected, which brings them to the dead ones, and count as missed.
+//!
+//! A broker tells nobody that an exchange was deleted, which takes the bindings of all queues with it; so every
+//! subscription looks now and then, and binds its queue again.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::{FutureExt, StreamExt};
@@ -16,7 +20,7 @@ use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions, QueueDeleteOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{Channel, Consumer};
+use lapin::{Channel, Connection, Consumer};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
@@ -31,6 +35,8 @@ use crate::{BusError, Rings, Subscription};
 const PREFETCH: u16 = 512;
 /// So many doorbells are kept for a subscriber that is busy; with more it had better look at everything.
 const DEPTH: usize = 4096;
+/// How often a subscription looks whether what doorbells come through is there.
+pub(super) const LOOK: Duration = Duration::from_secs(5);
 
 /// Connects, and returns when that has succeeded, failed once, or takes too long.
 pub(super) async fn start(settings: Arc<Settings>, subjects: &[Subject]) -> RabbitSubscription {
@@ -126,8 +132,10 @@ async fn listen(
                 if tried.take().is_none_or(|tried| tried.send(()).is_err()) {
                     tray.lay([], true);
                 }
+                let Ear { link, consumer, .. } = &mut ear;
                 tokio::select! {
-                    why = ear.hear(&tray, &mut heard) => why,
+                    why = hear(link, consumer, &tray, &mut heard) => why,
+                    why = attend(&link.connection, &settings, &queue, &subjects, &tray) => why,
                     _ = stop.changed() => return ear.close(&queue).await,
                 }
             }
@@ -174,45 +182,83 @@ impl Ear {
         }
     }
 
-    /// Takes what comes until nothing can come any more, and tells why.
-    async fn hear(&mut self, tray: &Tray, heard: &mut Heard) -> String {
-        loop {
-            let mut next = tokio::select! {
-                next = self.consumer.next() => next,
-                why = link::ended(self.link.state()) => return why,
-            };
-            let mut batch = Vec::new();
-            let ended = loop {
-                match next {
-                    Some(Ok(delivery)) => batch.push(delivery),
-                    Some(Err(error)) => break Some(why(&error)),
-                    // The queue was deleted, or its broker left the cluster.
-                    None => break Some("it no longer delivers".to_owned()),
-                }
-                if batch.len() == usize::from(PREFETCH) {
-                    break None;
-                }
-                match self.consumer.next().now_or_never() {
-                    Some(ready) => next = ready,
-                    None => break None,
-                }
-            };
-            // What is said to a connection that ends at this moment may never be answered, not even by an error.
-            let settled = tokio::select! {
-                settled = settle(&batch, tray, heard) => settled.err().map(|error| why(&error)),
-                why = link::ended(self.link.state()) => Some(why),
-            };
-            if let Some(why) = ended.or(settled) {
-                return why;
-            }
-        }
-    }
-
     /// The subscriber is gone: so is its queue.
     async fn close(self, queue: &str) {
         let delete = self.channel.queue_delete(queue.into(), QueueDeleteOptions::default());
         let _ = timeout(link::GOODBYE, delete).await;
         self.link.close().await;
+    }
+}
+
+/// Takes what comes until nothing can come any more, and tells why.
+async fn hear(link: &Link, consumer: &mut Consumer, tray: &Tray, heard: &mut Heard) -> String {
+    loop {
+        let mut next = tokio::select! {
+            next = consumer.next() => next,
+            why = link::ended(link.state()) => return why,
+        };
+        let mut batch = Vec::new();
+        let ended = loop {
+            match next {
+                Some(Ok(delivery)) => batch.push(delivery),
+                Some(Err(error)) => break Some(why(&error)),
+                // The queue was deleted, or its broker left the cluster.
+                None => break Some("it no longer delivers".to_owned()),
+            }
+            if batch.len() == usize::from(PREFETCH) {
+                break None;
+            }
+            match consumer.next().now_or_never() {
+                Some(ready) => next = ready,
+                None => break None,
+            }
+        };
+        // What is said to a connection that ends at this moment may never be answered, not even by an error.
+        let settled = tokio::select! {
+            settled = settle(&batch, tray, heard) => settled.err().map(|error| why(&error)),
+            why = link::ended(link.state()) => Some(why),
+        };
+        if let Some(why) = ended.or(settled) {
+            return why;
+        }
+    }
+}
+
+/// Sees to it again and again that what doorbells come through is there, and tells why when that is no longer so.
+async fn attend(
+    connection: &Connection,
+    settings: &Settings,
+    queue: &str,
+    subjects: &[Subject],
+    tray: &Tray,
+) -> String {
+    let config = &settings.config;
+    let mut told = false;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let look = async {
+            let mut made = false;
+            match topology::shared(connection, config.cluster).await {
+                Ok(again) => (made, told) = (again, false),
+                // It may be the dead ones' alone, which are not worth a connection.
+                Err(error) if !std::mem::replace(&mut told, true) => {
+                    tracing::warn!(why = why(&error), "what all share is not there and cannot be made");
+                }
+                Err(_) => {}
+            }
+            let channel = connection.create_channel().await?;
+            topology::bind(&channel, queue, subjects).await?;
+            if made {
+                // What was published meanwhile nobody has heard; what is published from now on is.
+                tray.lay([], true);
+            }
+            channel.close(200, "".into()).await
+        };
+        match timeout(config.connect_deadline, look).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return why(&error),
+            Err(_) => return "it does not answer".to_owned(),
+        }
     }
 }
 

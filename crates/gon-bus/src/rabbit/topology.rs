@@ -81,11 +81,12 @@ pub(super) fn queue_name(settings: &Settings) -> String {
     format!("{QUEUES}{}.{server}.{}", settings.config.role, Uuid::now_v7().simple())
 }
 
-/// Sees to it that what all share is there.
-pub(super) async fn shared(connection: &Connection, cluster: bool) -> lapin::Result<()> {
+/// Sees to it that what all share is there; true if some of it had to be made.
+pub(super) async fn shared(connection: &Connection, cluster: bool) -> lapin::Result<bool> {
     let channel = connection.create_channel().await?;
     if declare_shared(&channel, cluster, true).await.is_ok() {
-        return channel.close(200, "".into()).await;
+        channel.close(200, "".into()).await?;
+        return Ok(false);
     }
     // A failed look closes its channel.
     let channel = connection.create_channel().await?;
@@ -93,7 +94,8 @@ pub(super) async fn shared(connection: &Connection, cluster: bool) -> lapin::Res
     channel
         .queue_bind(DEAD.into(), DEAD.into(), "".into(), QueueBindOptions::default(), FieldTable::default())
         .await?;
-    channel.close(200, "".into()).await
+    channel.close(200, "".into()).await?;
+    Ok(true)
 }
 
 async fn declare_shared(channel: &Channel, cluster: bool, passive: bool) -> lapin::Result<()> {
@@ -115,6 +117,11 @@ pub(super) async fn queue(
 ) -> lapin::Result<()> {
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     channel.queue_declare(name.into(), options, table(arguments_of_subscriber(cluster))).await?;
+    bind(channel, name, subjects).await
+}
+
+/// Binds a subscription's queue to its subjects; where it is bound already, nothing happens.
+pub(super) async fn bind(channel: &Channel, name: &str, subjects: &[Subject]) -> lapin::Result<()> {
     for subject in subjects {
         channel
             .queue_bind(

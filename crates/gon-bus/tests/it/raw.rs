@@ -90,3 +90,20 @@ pub async fn send(channel: &Channel, key: &str, body: &[u8]) {
         .await
         .unwrap();
 }
+
+/// Sends all of them, a thousand at once, and waits until they are taken.
+pub async fn send_all(channel: &Channel, key: &str, bodies: &[Vec<u8>]) {
+    for part in bodies.chunks(1000) {
+        let sent = part.iter().map(|body| async move {
+            let options = BasicPublishOptions::default();
+            channel
+                .basic_publish("gon.doorbells".into(), key.into(), options, body, BasicProperties::default())
+                .await
+                .unwrap()
+        });
+        let confirms = futures_util::future::join_all(sent).await;
+        for confirm in futures_util::future::join_all(confirms).await {
+            confirm.unwrap();
+        }
+    }
+}
