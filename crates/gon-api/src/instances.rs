@@ -31,6 +31,10 @@ pub struct LaunchInstance {
     pub associate_public_ip: Option<bool>,
     /// Whether its metadata service answers only requests with a token (IMDSv2); false unless given.
     pub metadata_require_token: Option<bool>,
+    /// Whether it is recovered when its node is lost; false unless given. When its node has not been heard of for 90 seconds,
+    /// it is started anew from its image on another node, with the same id, addresses, groups and user data. What was
+    /// written to its root disk is lost. Without it, an instance waits, `unknown`, for its node.
+    pub auto_recover: Option<bool>,
     /// How many alike, 1 to 20; all or none. 1 unless given.
     pub count: Option<u32>,
 }
@@ -43,6 +47,8 @@ pub struct UpdateInstance {
     pub name: Option<String>,
     /// Its type; only while it is stopped.
     pub instance_type: Option<String>,
+    /// Whether it is recovered when its node is lost; only while it is stopped.
+    pub auto_recover: Option<bool>,
 }
 
 /// How to stop an instance.
@@ -100,6 +106,10 @@ pub struct Instance {
     pub key_name: Option<String>,
     /// The node it is on.
     pub worker_node: Option<String>,
+    /// Whether it is started anew from its image on another node when its node is lost. What it wrote to its root disk is
+    /// lost then.
+    #[serde(default)]
+    pub auto_recover: bool,
     /// The launch it is of (`r-…`).
     pub reservation_id: String,
     /// Its place in that.

@@ -17,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use gon_core::document::number;
-use gon_proto::{ComputeReport, NetworkReport, NodeAnswer, NodeCompute, NodeNetwork, NodeReport, paths};
+use gon_proto::{ComputeReport, GrantAnswer, GrantRequest, NetworkReport, NodeAnswer, NodeCompute, NodeNetwork, NodeReport, paths};
 use gon_store::{Store, StoreError};
 use gon_types::DocumentVersion;
 use gon_types::id::NodeId;
@@ -346,6 +346,7 @@ pub fn compute_router(manager: Arc<InstanceManager>) -> Router {
         .route(paths::COMPUTE_DOCUMENT, get(compute_document))
         .route(paths::COMPUTE_REPORT, post(compute_report))
         .route(paths::NODE_REPORT, post(node_report))
+        .route(paths::GRANT, post(grant))
         .layer(DefaultBodyLimit::max(REPORT_LIMIT))
         .with_state(manager)
 }
@@ -422,6 +423,19 @@ async fn node_report(
         return Err(NodeError::OtherNode);
     }
     manager.ingest_node(report).await.map(Json)
+}
+
+async fn grant(
+    State(manager): State<Arc<InstanceManager>>,
+    Extension(identity): Extension<NodeIdentity>,
+    known: Option<Extension<KnownNode>>,
+    Json(asked): Json<GrantRequest>,
+) -> Result<Json<GrantAnswer>, NodeError> {
+    let node = node_of(&identity, known, manager.node(&identity)).await?;
+    if !gon_proto::is_spoken(asked.format) {
+        return Err(NodeError::Format(asked.format));
+    }
+    manager.grant(node, asked).await.map(Json)
 }
 
 fn check(format: u32, claimed: NodeId, node: NodeId) -> Result<(), NodeError> {

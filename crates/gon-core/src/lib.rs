@@ -8,6 +8,7 @@ pub mod drain;
 pub mod instance;
 pub mod ipam;
 pub mod placement;
+pub mod recovery;
 pub mod removal;
 pub mod report;
 pub mod route;

@@ -29,6 +29,8 @@ pub struct Request {
     pub availability_zone: String,
     /// Its image: name and recipe digest.
     pub image: (String, String),
+    /// Nodes that it was taken from and that have not cleaned up yet.
+    pub remains: BTreeSet<NodeId>,
 }
 
 /// What a node has.
@@ -91,6 +93,8 @@ pub enum Rejection {
     OtherZone(String),
     /// It does not have the image.
     NoImage,
+    /// Something of an earlier stay of the instance is left there.
+    Remains,
     /// It has too little left of something.
     Short {
         /// Of what, with its unit.
@@ -109,6 +113,7 @@ impl fmt::Display for Rejection {
             Self::Silent => f.write_str("is not heard of"),
             Self::OtherZone(zone) => write!(f, "is in {zone}"),
             Self::NoImage => f.write_str("does not have the image"),
+            Self::Remains => f.write_str("has not cleaned up after its last stay"),
             Self::Short { what, need, free } => write!(f, "has {free} of {need} {what} free"),
         }
     }
@@ -150,6 +155,9 @@ fn judge(request: &Request, node: &Candidate) -> Result<(), Rejection> {
     }
     if !node.images.contains(&request.image) {
         return Err(Rejection::NoImage);
+    }
+    if request.remains.contains(&node.id) {
+        return Err(Rejection::Remains);
     }
     let enough = |what, need: u64, room: Room| {
         let free = room.free();
@@ -259,6 +267,12 @@ impl Batch {
     /// The numbers of a node, as they were before this batch.
     pub fn learn(&mut self, node: usize, numbers: Numbers) {
         self.numbers.insert(node, numbers);
+    }
+    /// A node is chosen no more.
+    pub fn close(&mut self, node: usize) {
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.schedulable = false;
+        }
     }
     /// Places a request on the node chosen for it. `None`: it has no number left, and is chosen no more. Sixteen thousand
     /// ports on one node are not a size that is lent.

@@ -25,9 +25,13 @@ pub struct NodeCompute {
 }
 
 impl NodeCompute {
-    /// Says it in this format: there is nothing in it that the one before has no words for.
-    pub const fn speak(&mut self, format: u32) {
+    /// Says it in this format. Format 2 has no word for an instance that runs by grant only ([`InstanceSpec::fence`]): it is
+    /// left out, since an agent of that format would run it without.
+    pub fn speak(&mut self, format: u32) {
         self.format = format;
+        if format < 3 {
+            self.instances.retain(|instance| instance.fence.is_none());
+        }
     }
 }
 
@@ -73,6 +77,10 @@ pub struct InstanceSpec {
     pub nics: Vec<NicSpec>,
     /// Disks in slot order; slot 0 is the root, made from the image. Empty for images that run from memory.
     pub disks: Vec<DiskSpec>,
+    /// Set for an instance that is recovered on another node when this one is lost: it runs here only by a grant of this
+    /// epoch of the node ([`crate::grant`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<u64>,
     /// The request that last asked for a change of it, as far as it is known: for logs. Decides nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,

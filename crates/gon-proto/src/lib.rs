@@ -7,6 +7,7 @@
 
 pub mod compute;
 pub mod doorbell;
+pub mod grant;
 pub mod join;
 pub mod network;
 pub mod paths;
@@ -14,6 +15,7 @@ pub mod report;
 
 pub use compute::{DiskSpec, ImageSpec, InstanceSpec, NicSpec, NodeCompute, Origin, PowerSpec};
 pub use doorbell::Doorbell;
+pub use grant::{GrantAnswer, GrantRequest};
 pub use join::{AuthoritiesAnswer, JoinAnswer, JoinRequest, RenewAnswer, RenewRequest, SiteAnswer};
 pub use network::{
     AclAction, AclEntrySpec, AclSpec, AddressSpec, DhcpSpec, Direction, GatewayTarget, GroupSpec,
@@ -27,7 +29,7 @@ pub use report::{
 
 /// Version of the shapes in this crate. An agent may be one behind the controllers, never ahead of them: a site is brought
 /// to a new version controllers first, and back agents first. 2 added what several nodes need: peers, labels, epochs; 3 added
-/// network ACLs.
+/// network ACLs, and instances that run by grant.
 pub const FORMAT: u32 = 3;
 /// The oldest that is understood.
 pub const OLDEST_FORMAT: u32 = FORMAT - 1;

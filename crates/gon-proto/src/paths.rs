@@ -13,6 +13,8 @@ pub const COMPUTE_DOCUMENT: &str = "/node/v1/compute";
 pub const COMPUTE_REPORT: &str = "/node/v1/compute/report";
 /// POST: a [`crate::NodeReport`]: who I am and what I can do. Answers a [`crate::NodeAnswer`].
 pub const NODE_REPORT: &str = "/node/v1/node";
+/// POST: a [`crate::GrantRequest`]: may what is recovered elsewhere run here? Answers a [`crate::GrantAnswer`].
+pub const GRANT: &str = "/node/v1/grant";
 /// POST, without a client certificate: a [`crate::JoinRequest`]; answers a [`crate::JoinAnswer`].
 pub const JOIN: &str = "/v1/join";
 /// POST: a [`crate::RenewRequest`]; answers a [`crate::RenewAnswer`].

@@ -293,6 +293,7 @@ fn launch(
         compute: true,
         network: true,
         address,
+        auto_recover: t.recovers && (made_by.0 + u64::from(made_by.1)) % 4 != 0,
         leaving: false,
         created_at: now,
         deleted_at: None,

@@ -28,6 +28,8 @@ pub struct Truth {
     pub spawns: u64,
     /// Transactions that changed something.
     pub commits: u64,
+    /// Instances that were taken from a lost node.
+    pub recovered: u64,
     /// Documents published, by node: for whatever serves old ones.
     pub old_documents: Vec<(usize, Rc<NodeCompute>)>,
     /// The best document each node has written down.
@@ -278,12 +280,22 @@ impl Truth {
             return;
         }
         let said = generation.and_then(|generation| self.history.get(&(id, generation.cast_signed())));
+        // What is wanted of it elsewhere is not wanted here.
+        let said = said.filter(|said| said.3 == Some(node) && said.4.unsigned_abs() == guest.epoch);
         let wanted = match said {
             Some(said) => said.0 == Wanted::Running && !said.5,
             None => !journal.is_some_and(|journal| journal.phase == Phase::Removing),
         };
         if wanted {
             w.fail(format_args!("{} ran on node{node}, should, and was ended", short(id)));
+        }
+    }
+
+    /// A guest is ended because its node has no grant to run it.
+    pub fn fenced(&self, w: &World, node: usize, id: Uuid, guest: &Guest) {
+        w.note(|| format!("QEMU of {} on node{node} is fenced, it was {:?}", short(id), guest.power));
+        if !w.db.borrow().tables.find(id).is_some_and(|row| row.auto_recover) {
+            w.fail(format_args!("{} on node{node} is not recovered, and was ended by the fence", short(id)));
         }
     }
 
@@ -365,7 +377,7 @@ fn settled_row(w: &World, t: &Tables, row: &Row) -> Result<(), String> {
             let alive = (0..w.nodes.len()).map(rows::node_name).collect();
             let nodes: Vec<Candidate> =
                 (0..w.nodes.len()).map(|n| place::candidate(&rows::candidate(t, n, now), &alive)).collect();
-            match choose(&place::request(&rows::unplaced(row)), &nodes) {
+            match choose(&place::request(&rows::unplaced(t, row)), &nodes) {
                 Ok(n) => Err(format!("node{n} has room for it")),
                 Err(_) => Ok(()),
             }

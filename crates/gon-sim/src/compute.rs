@@ -12,7 +12,7 @@ use gon_core::drain::{self, Occupant};
 use gon_core::instance::Power;
 use gon_core::placement::{Batch, Candidate, Refusal, refuse};
 use gon_core::report::is_news;
-use gon_proto::{InstanceReport, NodeCompute, PowerSpec};
+use gon_proto::{InstanceReport, NodeCompute, ObservedInstance, PowerSpec};
 use gon_store::compute_document::InstanceRow;
 use gon_store::reports::{Observation, ReportedRow};
 use gon_types::id::InstanceId;
@@ -22,9 +22,10 @@ use uuid::Uuid;
 use crate::bus::Wake;
 use crate::db::{Durability, SqlError};
 use crate::exec::{MS, S, Time, race};
+use crate::recovery;
 use crate::rows;
 use crate::server::{Documents, Manager, NotLeading, hold};
-use crate::tables::{COMPUTE, Doorbell, Row, Tables};
+use crate::tables::{COMPUTE, Doorbell, Remains, Row, Tables};
 use crate::world::{Bug, Ctx};
 
 /// How often a controller looks at everything.
@@ -47,6 +48,7 @@ pub fn new_memory(ctx: &Ctx) -> Manager {
         leads: None,
         reports: BTreeMap::new(),
         waiting: Rc::default(),
+        eyes: Default::default(),
     }
 }
 
@@ -58,6 +60,7 @@ async fn run(ctx: Ctx, server: usize) {
         {
             let mut manager = ctx.w.servers[server].manager.borrow_mut();
             manager.reports.clear();
+            manager.eyes = Default::default();
             manager.waiting.borrow_mut().clear();
             manager.documents.clear();
             manager.leads = Some(epoch);
@@ -100,10 +103,13 @@ async fn lead(ctx: &Ctx, server: usize, epoch: u64) {
     }
 }
 
-/// Until it is deposed: work besides the rounds, which is emptying nodes.
+/// Until it is deposed: work besides the rounds, which is emptying nodes and recovering what was on lost ones.
 async fn tick(ctx: &Ctx, server: usize, epoch: u64) {
     loop {
         ctx.sleep(S).await;
+        if ctx.w.config.recovery && recovery::look(ctx, server, epoch).await == Err(SqlError::Deposed) {
+            return;
+        }
         let work = |t: &mut Tables, now: Time| {
             let mut done = 0;
             for node in 0..t.nodes.len() {
@@ -244,7 +250,7 @@ async fn place(
         let mut batch = Batch::new(nodes);
         let mut touched = BTreeSet::new();
         for row in waiting {
-            let need = place::request(&rows::unplaced(&row));
+            let need = place::request(&rows::unplaced(t, &row));
             match batch.choose(&need) {
                 Ok(index) => {
                     let node = candidates[index];
@@ -308,7 +314,9 @@ async fn refresh(ctx: &Ctx, server: usize, epoch: u64, node: usize) -> Result<()
     let _turn = if ctx.w.has(Bug::NoTurn) { None } else { Some(turn.take().await) };
     let read = move |t: &mut Tables, _| {
         let here = t.instances.iter().filter(|r| r.node == Some(node) && r.compute);
-        Ok(here.map(rows::instance).collect::<Vec<InstanceRow>>())
+        let left = t.remains.iter().filter(|r| r.node == node).map(rows::remains);
+        let here = here.map(|row| rows::instance(row, t.nodes[node].epoch));
+        Ok(here.chain(left).collect::<Vec<InstanceRow>>())
     };
     let mut found: Vec<InstanceRow> = ctx.leader_read((COMPUTE, epoch), read).await?;
     let had = ctx.w.servers[server].manager.borrow().had(node);
@@ -508,6 +516,17 @@ async fn take(
     let durable_ = Rc::clone(&durable);
     let work = move |t: &mut Tables, now: Time| {
         let mut changed = 0;
+        for report in reported.iter().filter(|r| r.observed == ObservedInstance::Gone) {
+            let gone = |r: &Remains| {
+                (r.node, r.instance) == (node, report.id.uuid())
+                    && r.epoch.unsigned_abs() == report.placement_epoch
+            };
+            if t.remains.iter().any(gone) {
+                Rc::make_mut(&mut t.remains).retain(|r| !gone(r));
+                t.ring(Doorbell::Node(node));
+                changed += 1;
+            }
+        }
         for report in &reported {
             let id = report.id.uuid();
             let Some(row) = t.find(id).filter(|r| r.node == Some(node)).cloned() else { continue };
@@ -608,8 +627,8 @@ fn observe(
     Ok(respecified || touched)
 }
 
-/// Takes what a node says of itself.
-pub async fn ingest_node(ctx: Ctx, server: usize, node: usize) -> Result<(), NotLeading> {
+/// Takes what a node says of itself: its epoch.
+pub async fn ingest_node(ctx: Ctx, server: usize, node: usize) -> Result<u64, NotLeading> {
     let Some(epoch) = ctx.w.servers[server].manager.borrow().leads else { return Err(NotLeading) };
     let work = move |t: &mut Tables, now: Time| {
         let row = &mut Rc::make_mut(&mut t.nodes)[node];
@@ -617,9 +636,10 @@ pub async fn ingest_node(ctx: Ctx, server: usize, node: usize) -> Result<(), Not
         if !std::mem::replace(&mut row.joined, true) {
             t.ring(Doorbell::Node(node));
         }
-        Ok(())
+        Ok(t.nodes[node].epoch)
     };
     let result = ctx.leader_sql(Durability::Disk, (COMPUTE, epoch), work).await;
     ctx.w.servers[server].nudge.ring();
-    refused(result)
+    // 503, whatever it was: the agent says it again.
+    result.map_err(|_| NotLeading)
 }

@@ -37,6 +37,8 @@ pub struct Chaos {
     pub false_documents: u64,
     /// An old document is served, percent.
     pub old_documents: u64,
+    /// A hypervisor agent is stopped while it asks for a grant, per million.
+    pub stall_ppm: u64,
 }
 
 /// A fault.
@@ -62,6 +64,10 @@ pub enum Fault {
     Cut(HostId, HostId, Time),
     /// A host is cut off from all others.
     Isolate(HostId, Time),
+    /// A host says what nobody hears.
+    Mute(HostId, Time),
+    /// A host does not hear what it is told.
+    Deaf(HostId, Time),
     /// A node's disk fails.
     DiskFails(usize, Time),
     /// A node's disk takes seconds.
@@ -97,6 +103,8 @@ pub struct Plan {
     pub ghosts_ppm: u64,
     /// When the trouble ends.
     pub until: Time,
+    /// A node that is lost for long once everything else is well again.
+    pub lasting: Option<Fault>,
 }
 
 /// Draws the faults of a run with so many servers and nodes.
@@ -156,10 +164,85 @@ pub fn draw(rng: &mut Rng, servers: usize, nodes: usize) -> Plan {
         guest_trouble: sometimes(40, 25),
         false_documents: sometimes(20, 25),
         old_documents: sometimes(20, 25),
+        stall_ppm: 0,
     };
     let ghosts_ppm = sometimes(30, 30_000);
     let slowest = [2 * MS, 2 * MS, 20 * MS, 300 * MS][rng.below(4) as usize];
-    Plan { faults, chaos, slowest, ghosts_ppm, until }
+    Plan { faults, chaos, slowest, ghosts_ppm, until, lasting: None }
+}
+
+/// How long a node is lost for, when it is lost for long.
+pub const LASTS: Time = 300 * S;
+
+/// Draws the faults of a run in which nodes are lost for so long that their instances are recovered.
+#[must_use]
+pub fn draw_losses(rng: &mut Rng, servers: usize, nodes: usize) -> Plan {
+    let until = rng.range(150, 400) * S;
+    let processes = servers * 3 + nodes * 2;
+    let node_host = |n: usize| SERVERS + servers + n;
+    let kinds: Vec<u64> = (0..11).filter(|_| rng.percent(40)).collect();
+    let mut faults = Vec::new();
+    for _ in 0..if kinds.is_empty() { 0 } else { rng.range(0, 7) } {
+        let at = rng.range(20 * S, until);
+        let node = rng.below(nodes as u64) as usize;
+        let (host, server) = (node_host(node), rng.below(servers as u64) as usize);
+        let (short, long) = (rng.range(100 * MS, 20 * S), rng.range(20 * S, 250 * S));
+        let pause = rng.range(S, 120 * S);
+        let mut add = |at: Time, fault: Fault| faults.push(Scheduled(at, fault));
+        match rng.pick(&kinds).copied().unwrap_or(0) {
+            0 => add(at, Fault::Isolate(host, long)),
+            1 => add(at, Fault::Mute(host, long)),
+            2 => add(at, Fault::Deaf(host, long)),
+            3 => {
+                // It comes and goes.
+                let mut at = at;
+                for _ in 0..rng.range(2, 8) {
+                    let (away, back) = (rng.range(S, 100 * S), rng.range(100 * MS, 20 * S));
+                    add(at, if rng.percent(50) { Fault::Isolate(host, away) } else { Fault::Deaf(host, away) });
+                    at += away + back;
+                }
+            }
+            4 => add(at, Fault::Stop(servers * 3 + node * 2, pause)),
+            5 => add(at, Fault::Stop(server * 3 + 1, pause)),
+            6 => add(at, Fault::PowerLoss(node, [short, long][rng.below(2) as usize])),
+            7 => {
+                // It starts again while nobody is there.
+                add(at, Fault::Isolate(host, long));
+                add(at + rng.range(0, long), Fault::PowerLoss(node, short));
+            }
+            8 => add(at, Fault::Crash(rng.below(processes as u64) as usize, short)),
+            9 => add(at, Fault::Cut(host, SERVERS + server, long)),
+            _ => add(
+                at,
+                [Fault::Postgres(short), Fault::Quorum(long), Fault::Depose(COMPUTE), Fault::Broker(long)]
+                    [rng.below(4) as usize]
+                    .clone(),
+            ),
+        }
+    }
+    faults.sort_by_key(|f| f.0);
+    let mut sometimes = |percent: u64, most: u64| if rng.percent(percent) { rng.range(1, most) } else { 0 };
+    let chaos = Chaos {
+        crash_ppm: sometimes(20, 500),
+        sql_unknown_ppm: sometimes(20, 20_000),
+        sql_slow: sometimes(20, 5),
+        bus_loss: sometimes(20, 50),
+        guest_trouble: sometimes(20, 10),
+        old_documents: sometimes(20, 25),
+        stall_ppm: sometimes(40, 20_000),
+        ..Chaos::default()
+    };
+    let ghosts_ppm = sometimes(30, 30_000);
+    let slowest = [2 * MS, 20 * MS, 300 * MS][rng.below(3) as usize];
+    let lost = rng.below(nodes as u64) as usize;
+    let lasting = match rng.below(5) {
+        0 => Some(Fault::Isolate(node_host(lost), LASTS)),
+        1 => Some(Fault::Mute(node_host(lost), LASTS)),
+        2 => Some(Fault::Deaf(node_host(lost), LASTS)),
+        3 => Some(Fault::PowerLoss(lost, LASTS)),
+        _ => None,
+    };
+    Plan { faults, chaos, slowest, ghosts_ppm, until, lasting }
 }
 
 impl World {
@@ -218,6 +301,14 @@ impl World {
                     }
                 });
             }
+            Fault::Mute(host, time) | Fault::Deaf(host, time) => {
+                self.half(*host, matches!(fault, Fault::Mute(..)), true);
+                later(*time, |w, fault| {
+                    if let Fault::Mute(host, _) | Fault::Deaf(host, _) = fault {
+                        w.half(*host, matches!(fault, Fault::Mute(..)), false);
+                    }
+                });
+            }
             Fault::DiskFails(node, time) => {
                 self.nodes[*node].state.borrow_mut().disk_fails += 1;
                 later(*time, |w, fault| {
@@ -256,6 +347,15 @@ impl World {
                     self.vanish(*node, id, serial);
                 }
             }
+        }
+    }
+
+    /// Cuts the ways out of a host, or those into it.
+    fn half(&self, host: HostId, out: bool, cut: bool) {
+        let mut net = self.net.borrow_mut();
+        for other in (0..net.hosts()).filter(|other| *other != host) {
+            let (from, to) = if out { (host, other) } else { (other, host) };
+            net.cut(from, to, cut);
         }
     }
 

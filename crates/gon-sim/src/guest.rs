@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use gon_agent::hypervisor::fence::Permit;
 use gon_agent::hypervisor::journal::{self, Journal, Phase};
 use gon_agent::hypervisor::plan::{self, Effect, Entry};
 use gon_agent::hypervisor::step::{self, Action, Past, Seen, Want};
@@ -14,6 +15,7 @@ use uuid::Uuid;
 use crate::exec::{MS, S, Time, race};
 use crate::hypervisor::Shared;
 use crate::machine::{Dir, Guest, Power};
+use crate::recovery;
 use crate::world::{Bug, Ctx, World};
 
 const IDLE: Time = 3 * S;
@@ -129,7 +131,19 @@ impl Instance {
         let (spec, journal) = (self.spec.as_ref(), self.journal.as_ref());
         let due = self.pause.is_none_or(|until| self.now() >= until);
         let clock = self.ctx.w.nodes[self.node].clock(self.now());
-        (journal::want(spec, journal), journal::past(spec, journal, clock, due))
+        let want = step::under(journal::want(spec, journal), self.permit());
+        (want, journal::past(spec, journal, clock, due))
+    }
+    fn permit(&self) -> Option<Permit> {
+        let epoch = journal::fence(self.spec.as_ref(), self.journal.as_ref())?;
+        let clock = self.ctx.w.nodes[self.node].clock(self.now());
+        Some(recovery::permit(&self.ctx.w, self.agent.borrow().grant.as_ref(), epoch, clock))
+    }
+    fn may_begin(&self) -> Result<(), Trouble> {
+        match self.permit() {
+            None | Some(Permit::Run) => Ok(()),
+            Some(Permit::GoOn | Permit::None) => Err(NotYet),
+        }
     }
     fn publish(&self, seen: Seen) {
         let (want, past) = self.facts();
@@ -295,6 +309,7 @@ impl Instance {
             },
             Effect::Continue => {
                 self.ctx.step(5 * MS).await;
+                self.may_begin()?;
                 self.let_run()
             }
             Effect::SaveConsole => Ok(()),
@@ -324,6 +339,15 @@ impl Instance {
                 Ok(())
             }
             Effect::End => self.end().await,
+            Effect::Kill => {
+                self.ctx.step(S).await;
+                let guest = self.ctx.w.nodes[self.node].state.borrow_mut().guests.remove(&self.id);
+                if let Some(guest) = guest {
+                    self.ctx.w.truth.borrow().fenced(&self.ctx.w, self.node, self.id, &guest);
+                }
+                (self.lock, self.silent) = (true, None);
+                Ok(())
+            }
             Effect::Bury => {
                 let why = if seen == Seen::Gone { "it vanished" } else { "it could not go on" };
                 self.bury(why, false).await
@@ -411,6 +435,8 @@ impl Instance {
             // Its lock is held.
             return Err(NotYet);
         }
+        // At the moment of the effect.
+        self.may_begin()?;
         self.lock = false;
         let (fails, answers, listens) = {
             let chaos = self.ctx.w.chaos.borrow();

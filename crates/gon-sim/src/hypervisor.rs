@@ -5,12 +5,13 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use gon_agent::hypervisor::fence::Grant;
 use gon_agent::ledger::{LedgerError, judge};
 use gon_proto::{InstanceReport, InstanceSpec, NodeCompute};
 use gon_types::DocumentVersion;
 use uuid::Uuid;
 
-use crate::compute;
+use crate::{compute, recovery};
 use crate::exec::{Bell, MS, S, Time, race};
 use crate::server::Link;
 use crate::world::{Bug, Ctx};
@@ -37,6 +38,8 @@ pub struct Agent {
     pub board: BTreeMap<Uuid, InstanceReport>,
     /// Rung when the board changes.
     pub changed: Bell,
+    /// Its grant.
+    pub grant: Option<Grant>,
 }
 
 /// Shared by its tasks.
@@ -44,15 +47,17 @@ pub type Shared = Rc<RefCell<Agent>>;
 
 /// Starts the process.
 pub fn boot(ctx: &Ctx, node: usize) {
-    let (held, dirs) = {
+    let (held, dirs, grant) = {
         let state = ctx.w.nodes[node].state.borrow();
-        (state.disk.compute.clone(), state.disk.dirs.keys().copied().collect::<Vec<_>>())
+        let disk = &state.disk;
+        (disk.compute.clone(), disk.dirs.keys().copied().collect::<Vec<_>>(), disk.grant)
     };
     let agent = Rc::new(RefCell::new(Agent {
         ledger: held.clone(),
         tasks: BTreeMap::new(),
         board: BTreeMap::new(),
         changed: Bell::new(&ctx.w.exec),
+        grant: recovery::last(&ctx.w, grant, ctx.w.nodes[node].clock(ctx.w.exec.now())),
     }));
     if let Some(document) = &held {
         // Perhaps it died right after it had written that.
@@ -67,7 +72,55 @@ pub fn boot(ctx: &Ctx, node: usize) {
     ctx.spawn(ctx.clone().keep_lease(node));
     ctx.spawn(introduce(ctx.clone(), node));
     ctx.spawn(send_reports(ctx.clone(), node, Rc::clone(&agent)));
+    if ctx.w.config.recovery {
+        ctx.spawn(renew(ctx.clone(), node, Rc::clone(&agent)));
+    }
     ctx.spawn(pull_documents(ctx.clone(), node, agent));
+}
+
+/// Asks for grants, as `gon_agent::hypervisor::fence::renew`.
+async fn renew(ctx: Ctx, node: usize, agent: Shared) {
+    let link = Link::new(ctx.range(0, 7) as usize);
+    let mut known = agent.borrow().grant.map(|grant| grant.number);
+    loop {
+        let mut given = ask(&ctx, node, &agent, &link, &mut known).await;
+        if given == Some(false) {
+            given = ask(&ctx, node, &agent, &link, &mut known).await;
+        }
+        let pause = if given == Some(true) { 4 * S } else { ctx.range(S / 2, S) };
+        ctx.sleep(pause).await;
+    }
+}
+
+async fn ask(ctx: &Ctx, node: usize, agent: &Shared, link: &Link, known: &mut Option<u64>) -> Option<bool> {
+    let machine = &ctx.w.nodes[node];
+    let epoch = machine.state.borrow().disk.epoch;
+    let asked = machine.clock(ctx.w.exec.now());
+    // The worst moment to be stopped: with the wish under way.
+    let stalls = ctx.w.chaos.borrow().stall_ppm;
+    if stalls > 0 && ctx.w.rng.borrow_mut().ppm(stalls) {
+        ctx.stall(3 * MS);
+    }
+    let (managers, number) = (ctx.w.managers(), *known);
+    let answer = link
+        .call(ctx, &managers, 10 * S, move |me, server| recovery::grant(me, server, node, epoch, number))
+        .await
+        .ok()?;
+    *known = Some(answer.number);
+    if !answer.granted || answer.epoch != epoch {
+        return Some(false);
+    }
+    let counted = if ctx.w.has(Bug::GrantFromAnswer) { machine.clock(ctx.w.exec.now()) } else { asked };
+    let grant = Grant { boot: counted.boot, epoch, number: answer.number, asked_ms: counted.now_ms };
+    ctx.point().await;
+    // The file first, for the keeper.
+    machine.state.borrow_mut().disk.grant = Some(grant);
+    let mut agent = agent.borrow_mut();
+    agent.grant = Some(grant);
+    for told in agent.tasks.values() {
+        told.bell.ring();
+    }
+    Some(true)
 }
 
 /// Tells every task what the document says of its instance.
@@ -101,7 +154,12 @@ async fn introduce(ctx: Ctx, node: usize) {
         let managers = ctx.w.managers();
         let call =
             link.call(&ctx, &managers, 10 * S, move |me, server| compute::ingest_node(me, server, node));
-        let pause = if call.await.is_ok() { 10 * S } else { S };
+        let mut pause = S;
+        if let Ok(epoch) = call.await {
+            ctx.w.nodes[node].state.borrow_mut().disk.epoch = epoch;
+            // More often where something hangs on it.
+            pause = if ctx.w.config.recovery { 5 * S } else { 10 * S };
+        }
         ctx.sleep(pause).await;
     }
 }

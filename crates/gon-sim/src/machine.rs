@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use gon_agent::hypervisor::fence::Grant;
 use gon_agent::hypervisor::journal::{Clock, Journal};
 use gon_agent::ledger::Document;
 use gon_control::documents::NodeDocument;
@@ -96,6 +97,10 @@ pub struct Disk {
     pub compute: Option<Rc<NodeCompute>>,
     /// The network ledger.
     pub network: Option<Rc<NetworkDocument>>,
+    /// The grant that was in force last, written for other processes.
+    pub grant: Option<Grant>,
+    /// Its epoch, as it was told.
+    pub epoch: u64,
     /// Instances' directories.
     pub dirs: BTreeMap<Uuid, Dir>,
     /// Directories whose removal was not synced: a power loss may bring them back, without their journals.
@@ -225,6 +230,9 @@ impl World {
             state.booted_at = self.exec.now();
         }
         self.exec.start(machine.kernel);
+        if self.config.recovery {
+            self.keep(node);
+        }
         for agent in [self.hypervisor(node), self.wires(node)] {
             let delay = self.rng.borrow_mut().range(10 * MS, 3 * S);
             let w = Rc::clone(self);

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::exec::{S, Time};
-use crate::tables::{Row, Tables};
+use crate::tables::{Remains, Row, Tables};
 
 const IMAGE: &str = "gon-linux";
 const DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -27,9 +27,9 @@ pub fn wall(time: Time) -> OffsetDateTime {
     OffsetDateTime::UNIX_EPOCH + std::time::Duration::from_micros(time)
 }
 
-/// A row of `compute_document::read`.
+/// A row of `compute_document::read`; `fence` is its node's epoch.
 #[must_use]
-pub fn instance(row: &Row) -> InstanceRow {
+pub fn instance(row: &Row, fence: u64) -> InstanceRow {
     let [_, _, a, b] = row.address.to_be_bytes();
     InstanceRow {
         id: row.id,
@@ -46,6 +46,29 @@ pub fn instance(row: &Row) -> InstanceRow {
         image_name: IMAGE.to_owned(),
         image_digest: DIGEST.to_owned(),
         nics: vec![(row.nic, gon_store::v4::Mac(MacAddr([0x0a, 0, 0, row.vpc as u8, a, b])))],
+        fence: row.auto_recover.then_some(fence.cast_signed()),
+        origin: None,
+    }
+}
+
+/// What is left of an instance on a node it was taken from, as `compute_document::read` says it.
+#[must_use]
+pub fn remains(left: &Remains) -> InstanceRow {
+    InstanceRow {
+        id: left.instance,
+        generation: left.generation,
+        placement_epoch: left.epoch,
+        power: "terminated".to_owned(),
+        force_stop: true,
+        reboot_seq: 0,
+        vcpus: 1,
+        memory_mib: 64,
+        disk_gib: 0,
+        run_as_uid: left.uid,
+        image_id: Uuid::nil(),
+        image_name: "none".to_owned(),
+        image_digest: DIGEST.to_owned(),
+        nics: vec![],
         fence: None,
         origin: None,
     }
@@ -75,7 +98,7 @@ pub fn candidate(t: &Tables, node: usize, now: Time) -> CandidateRow {
 
 /// A row of `placement::lock_unplaced`.
 #[must_use]
-pub fn unplaced(row: &Row) -> UnplacedRow {
+pub fn unplaced(t: &Tables, row: &Row) -> UnplacedRow {
     UnplacedRow {
         id: row.id,
         account_id: Uuid::nil(),
@@ -89,6 +112,7 @@ pub fn unplaced(row: &Row) -> UnplacedRow {
         state_reason: row.reason.as_deref().map(str::to_owned),
         created_at: wall(row.created_at),
         nics: 1,
+        remains_on: t.remains.iter().filter(|r| r.instance == row.id).map(|r| t.nodes[r.node].id.uuid()).collect(),
     }
 }
 
@@ -96,7 +120,11 @@ pub fn unplaced(row: &Row) -> UnplacedRow {
 #[must_use]
 pub fn numbers_in_use(t: &Tables, node: usize) -> (Vec<i32>, Vec<i32>) {
     let here = || t.instances.iter().filter(|r| r.node == Some(node));
-    (here().filter_map(|r| r.port_no).collect(), here().filter_map(|r| r.uid).collect())
+    let left = || t.remains.iter().filter(|r| r.node == node);
+    (
+        here().filter_map(|r| r.port_no).chain(left().map(|r| r.port_no)).collect(),
+        here().filter_map(|r| r.uid).chain(left().map(|r| r.uid)).collect(),
+    )
 }
 
 /// A row of `reports::lock_instances`.

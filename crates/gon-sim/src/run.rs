@@ -44,6 +44,8 @@ pub struct Outcome {
     pub requests: usize,
     /// Guests that were started.
     pub spawns: u64,
+    /// Instances that were taken from a lost node.
+    pub recovered: u64,
     /// From the end of the trouble until everything was as it should be.
     pub settled_in: Time,
     /// A digest of everything that happened, and when: two runs that are the same have the same.
@@ -56,6 +58,8 @@ fn tables(rng: &mut Rng, nodes: usize, vpcs: u64, roomy: bool, bug: Option<Bug>)
     let node = |n: usize| NodeRow {
         id: NodeId::from_uuid(Uuid::from_u128((4 << 120) + n as u128)),
         joined: false,
+        epoch: 1,
+        grant: 0,
         draining: None,
         capacity: if roomy { [64, 65_536, 500] } else { [6, 5_120, 40] },
         used: [0; 3],
@@ -76,6 +80,8 @@ fn tables(rng: &mut Rng, nodes: usize, vpcs: u64, roomy: bool, bug: Option<Bug>)
         vpcs: Rc::new(vec![1; vpcs as usize]),
         applied: Rc::default(),
         epochs: [0; 2],
+        remains: Rc::default(),
+        recovers: false,
         unchecked_capacity: bug == Some(Bug::NoCapacityCheck),
     }
 }
@@ -93,7 +99,8 @@ fn world(config: &Config, plan: &fault::Plan, nodes: usize, tables: Tables) -> R
             documents: Documents::new(&exec),
             leads: None,
             reports: BTreeMap::new(),
-            waiting: BTreeMap::new(),
+            waiting: Rc::default(),
+            eyes: Default::default(),
         }),
         controller: RefCell::new(Controller {
             documents: Documents::new(&exec),
@@ -141,8 +148,9 @@ fn world(config: &Config, plan: &fault::Plan, nodes: usize, tables: Tables) -> R
 pub fn run(config: &Config) -> Outcome {
     // The schedule has randomness of its own: leaving faults out changes nothing else of it.
     let mut rng = Rng::new(config.seed, 1);
-    let nodes = rng.range(1, 5) as usize;
-    let mut plan = fault::draw(&mut rng, 2, nodes);
+    let nodes = rng.range(if config.recovery { 2 } else { 1 }, 5) as usize;
+    let draw = if config.recovery { fault::draw_losses } else { fault::draw };
+    let mut plan = draw(&mut rng, 2, nodes);
     if let Some(only) = &config.only {
         let all = std::mem::take(&mut plan.faults).into_iter().enumerate();
         plan.faults = all.filter(|(n, _)| only.contains(n)).map(|(_, fault)| fault).collect();
@@ -153,8 +161,10 @@ pub fn run(config: &Config) -> Outcome {
         until: plan.until,
         vpcs: rng.range(1, 3),
     };
-    let roomy = rng.percent(70);
-    let tables = tables(&mut rng, nodes, load.vpcs, roomy, config.bug);
+    // Whoever is to be recovered needs room elsewhere.
+    let roomy = rng.percent(70) || plan.lasting.is_some();
+    let mut tables = tables(&mut rng, nodes, load.vpcs, roomy, config.bug);
+    tables.recovers = config.recovery;
     let w = world(config, &plan, nodes, tables);
     let exec = &w.exec;
     exec.start(w.ether);
@@ -179,7 +189,10 @@ pub fn run(config: &Config) -> Outcome {
         };
         exec.spawn(w.users, user::run(user, Rc::clone(&history), load));
     }
-    let quiet_at = suffer(&w, &plan);
+    let mut quiet_at = suffer(&w, &plan);
+    if let Some(fault) = &plan.lasting {
+        quiet_at = lose(&w, quiet_at + 40 * S, fault);
+    }
     let settled_in = settle(&w, quiet_at);
     if w.broken.borrow().is_none()
         && let Err(why) = user::kept(&w.db.borrow().tables, &history)
@@ -195,6 +208,7 @@ pub fn run(config: &Config) -> Outcome {
         commits: w.truth.borrow().commits,
         requests: history.0.borrow().len(),
         spawns: w.truth.borrow().spawns,
+        recovered: w.truth.borrow().recovered,
         settled_in,
         digest: exec.digest(),
         trace: w.trace.take(),
@@ -221,6 +235,8 @@ fn suffer(w: &Rc<World>, plan: &fault::Plan) -> Time {
             | Fault::Quorum(t)
             | Fault::Cut(_, _, t)
             | Fault::Isolate(_, t)
+            | Fault::Mute(_, t)
+            | Fault::Deaf(_, t)
             | Fault::DiskFails(_, t)
             | Fault::DiskCrawls(_, t)
             | Fault::Drain(_, _, t) => *t,
@@ -237,6 +253,56 @@ fn suffer(w: &Rc<World>, plan: &fault::Plan) -> Time {
     w.note(|| "the trouble ends".to_owned());
     w.exec.run_until(quiet_at, broken);
     quiet_at
+}
+
+/// From the loss of a node, what is recovered must run elsewhere within this time.
+const RECOVERED: Time = 180 * S;
+
+/// Loses a node for long, in a world that is well otherwise; when that has ended.
+fn lose(w: &Rc<World>, at: Time, fault: &Fault) -> Time {
+    let broken = || w.broken.borrow().is_some();
+    if !w.exec.run_until(at, broken) {
+        return at;
+    }
+    let first = w.nodes[0].host;
+    let (Fault::Isolate(host, lasts) | Fault::Mute(host, lasts) | Fault::Deaf(host, lasts)) = *fault else {
+        let Fault::PowerLoss(node, lasts) = *fault else { return at };
+        return lose_node(w, at, fault, node, lasts);
+    };
+    lose_node(w, at, fault, host - first, lasts)
+}
+
+fn lose_node(w: &Rc<World>, at: Time, fault: &Fault, node: usize, lasts: Time) -> Time {
+    let broken = || w.broken.borrow().is_some();
+    let wanted = |row: &&crate::tables::Row| {
+        gon_core::recovery::is_recovered(row.auto_recover, row.state, row.power, row.leaving)
+    };
+    let ids: Vec<Uuid> = {
+        let db = w.db.borrow();
+        let here = db.tables.instances.iter().filter(|row| row.node == Some(node));
+        here.filter(wanted).map(|row| row.id).collect()
+    };
+    w.strike(fault);
+    if w.exec.run_until(at + RECOVERED, broken) {
+        let db = w.db.borrow();
+        for row in ids.iter().filter_map(|id| db.tables.find(*id)).filter(wanted) {
+            let runs = row.node.filter(|n| *n != node).is_some_and(|n| {
+                let state = w.nodes[n].state.borrow();
+                state.guests.get(&row.id).is_some_and(|guest| guest.power == crate::machine::Power::Running)
+            });
+            if !runs || row.state != gon_types::InstanceState::Running {
+                w.fail(format_args!(
+                    "i-{} was on node{node}, which is lost for {} s, and is {:?} on {:?}",
+                    row.id.as_u128() as u32,
+                    RECOVERED / S,
+                    row.state,
+                    row.node
+                ));
+            }
+        }
+    }
+    w.exec.run_until(at + lasts, broken);
+    at + lasts
 }
 
 /// Waits until everything is as it should be, and a while longer: it must stay so.

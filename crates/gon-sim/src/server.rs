@@ -48,6 +48,8 @@ pub struct Manager {
     pub reports: BTreeMap<usize, (Vec<InstanceReport>, Time)>,
     /// How long instances have waited for a node, by this process' own clock, which only goes forward.
     pub waiting: Rc<RefCell<Waiting>>,
+    /// What it has seen of the nodes' grants.
+    pub eyes: crate::recovery::Eyes,
 }
 
 /// What a network controller holds in memory.

@@ -64,6 +64,8 @@ pub struct Row {
     pub network: bool,
     /// Its address.
     pub address: u32,
+    /// Whether it is recovered when its node is lost.
+    pub auto_recover: bool,
     /// Whether it is to leave its node although it is not to end.
     pub leaving: bool,
     /// When it was made.
@@ -87,6 +89,10 @@ pub struct NodeRow {
     pub id: NodeId,
     /// Whether it ever reported.
     pub joined: bool,
+    /// Its incarnation.
+    pub epoch: u64,
+    /// The number of its grant.
+    pub grant: u64,
     /// Whether it is to be empty; and whether what runs may be stopped for that.
     pub draining: Option<bool>,
     /// Processors, MiB, GiB it lends.
@@ -110,6 +116,23 @@ pub enum Doorbell {
     Instance(Uuid),
     /// A node changed.
     Node(usize),
+}
+
+/// What is left of an instance on a node it was taken from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Remains {
+    /// The node.
+    pub node: usize,
+    /// The instance.
+    pub instance: Uuid,
+    /// The placement that ended.
+    pub epoch: i64,
+    /// The generation of its end.
+    pub generation: i64,
+    /// User id of its QEMU.
+    pub uid: i32,
+    /// Its port's number.
+    pub port_no: i32,
 }
 
 /// A public address.
@@ -155,6 +178,10 @@ pub struct Tables {
     pub applied: Rc<BTreeMap<(usize, usize), i64>>,
     /// Leader epochs.
     pub epochs: [u64; 2],
+    /// What is left on nodes of instances that were taken from them.
+    pub remains: Rc<Vec<Remains>>,
+    /// Whether users want most of their instances recovered.
+    pub recovers: bool,
     /// No CHECK on capacity: a planted defect.
     pub unchecked_capacity: bool,
 }
@@ -228,7 +255,11 @@ impl Tables {
                 | (State::Stopped, State::Pending | State::ShuttingDown)
                 | (State::ShuttingDown, State::Terminated)
         );
-        if new.state != old.state && !edge {
+        let anew = old.state == State::Running
+            && new.state == State::Pending
+            && old.auto_recover
+            && new.epoch > old.epoch;
+        if new.state != old.state && !edge && !anew {
             return refuse("instances_state_edge_check");
         }
         if new.observed > new.generation {

@@ -64,6 +64,22 @@ pub enum Bug {
     UnfencedRead,
     /// Two may read rows and publish documents of them at once.
     NoTurn,
+    /// The fence lets everything run much longer than agreed.
+    FenceMargin,
+    /// A grant counts from its answer.
+    GrantFromAnswer,
+    /// A grant of any epoch of the node is one.
+    GrantOfAnyEpoch,
+    /// A grant that was written before a reboot counts after it.
+    GrantSurvivesReboot,
+    /// An instance is taken from a node without comparing its grant with what was seen.
+    GrantNotCompared,
+    /// A node that does not hear the answers gets grants all the same.
+    GrantToTheDeaf,
+    /// Nobody but the agent ends what must not run any longer.
+    NoKeeper,
+    /// The leader gives a node up after half a minute.
+    MovesEarly,
 }
 
 /// What one run is made of.
@@ -77,6 +93,8 @@ pub struct Config {
     pub only: Option<Vec<usize>>,
     /// Whether to keep a trace.
     pub trace: bool,
+    /// Whether instances are recovered, and faults last long enough for that.
+    pub recovery: bool,
 }
 
 /// Everything there is.
@@ -214,6 +232,18 @@ impl Ctx {
             // Never polled again.
             std::future::pending::<()>().await;
         }
+    }
+    /// This process is stopped within `soon`, for up to two minutes.
+    pub fn stall(&self, soon: Time) {
+        let (at, lasts) = (self.range(1, soon), self.range(S, 120 * S));
+        let (w, proc, name) = (Rc::clone(&self.w), self.proc, Rc::clone(&self.name));
+        self.w.exec.spawn(self.w.ether, async move {
+            w.exec.sleep(at).await;
+            w.note(|| format!("{name} is STOPPED for {} s", lasts / S));
+            w.exec.set_stopped(proc, true);
+            w.exec.sleep(lasts).await;
+            w.exec.set_stopped(proc, false);
+        });
     }
     /// Something that takes a little time, before and after which this process may die.
     pub async fn step(&self, longest: Time) {

@@ -14,8 +14,10 @@ pub struct InstanceRow {
     pub generation: i64,
     /// Which placement.
     pub placement_epoch: i64,
-    /// `running`, `stopped` or `terminated`; of one that is to leave the node, `terminated`.
+    /// `running`, `stopped` or `terminated`; of one that is to leave the node, or was taken from it, `terminated`.
     pub power: String,
+    /// The node's epoch, if it runs by grant only.
+    pub fence: Option<i64>,
     /// Whether a stop skips asking the guest.
     pub force_stop: bool,
     /// Reboots ever asked for.
@@ -46,6 +48,7 @@ struct Raw {
     generation: i64,
     placement_epoch: i64,
     power: String,
+    fence: Option<i64>,
     force_stop: bool,
     reboot_seq: i64,
     vcpus: i32,
@@ -65,18 +68,24 @@ struct Raw {
 pub async fn read(store: &Store, node: Uuid) -> Result<Vec<InstanceRow>> {
     let rows: Vec<Raw> = sqlx::query_as(
         "select i.id, i.generation, i.placement_epoch,
-           case when i.leaving_node then 'terminated' else i.power::text end as power, i.force_stop, i.reboot_seq, i.vcpus,
+           case when i.leaving_node then 'terminated' else i.power::text end as power,
+           case when i.auto_recover then w.epoch end as fence, i.force_stop, i.reboot_seq, i.vcpus,
            i.memory_mib, i.disk_gib, i.run_as_uid, i.image_id, m.name as image_name, m.digest as image_digest,
            array(select n.id from network_interfaces n
                  where n.instance_id = i.id and n.deleted_at is null order by n.device_index) as nic_ids,
            array(select n.mac_address from network_interfaces n
                  where n.instance_id = i.id and n.deleted_at is null order by n.device_index) as nic_macs,
            o.id as operation_id, o.request_id
-         from instances i join images m on m.id = i.image_id
+         from instances i join images m on m.id = i.image_id join nodes w on w.id = i.node_id
            left join lateral (select o.id, o.request_id from operations o
              where o.resource_id = i.id and o.finished_at is null order by o.id desc limit 1) o on true
          where i.node_id = $1 and 'compute' = any (i.finalizers)
-         order by i.id",
+         union all
+         -- What was taken from it while it was not heard of is to be removed there: only that counts of it.
+         select r.instance_id, r.generation, r.placement_epoch, 'terminated', null, true, 0, 1, 64, 0, r.run_as_uid,
+           '00000000-0000-0000-0000-000000000000', 'none', repeat('0', 64), '{}', '{}', null, null
+         from node_remains r where r.node_id = $1
+         order by id",
     )
     .bind(node)
     .fetch_all(store.pool())
@@ -88,6 +97,7 @@ pub async fn read(store: &Store, node: Uuid) -> Result<Vec<InstanceRow>> {
             generation: r.generation,
             placement_epoch: r.placement_epoch,
             power: r.power,
+            fence: r.fence,
             force_stop: r.force_stop,
             reboot_seq: r.reboot_seq,
             vcpus: r.vcpus,

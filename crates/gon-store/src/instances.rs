@@ -59,6 +59,8 @@ pub struct InstanceRow {
     pub worker_node: Option<String>,
     /// Since when nobody hears of that node; what is known of the instance is as old.
     pub unheard_since: Option<OffsetDateTime>,
+    /// Whether it is started anew elsewhere when its node is lost.
+    pub auto_recover: bool,
     /// The launch it is of.
     pub reservation_id: Uuid,
     /// Its place in that.
@@ -93,7 +95,7 @@ macro_rules! view {
                array(select m.security_group_id from network_interface_security_groups m
                      where m.network_interface_id = n.id order by 1) as security_group_ids,
                w.name as worker_node, case when node_is_silent(w.last_report_at) then w.last_report_at end as unheard_since,
-               i.reservation_id, i.launch_index, i.generation, i.observed_generation, i.launched_at, i.created_at,
+               i.auto_recover, i.reservation_id, i.launch_index, i.generation, i.observed_generation, i.launched_at, i.created_at,
                i.updated_at, i.terminated_at
              from ",
             $($from,)*
@@ -150,6 +152,8 @@ pub struct Launch<'a> {
     pub launch_index: i32,
     /// Whether the metadata service wants a token.
     pub require_token: bool,
+    /// Whether it is started anew elsewhere when its node is lost.
+    pub auto_recover: bool,
     /// Its primary interface.
     pub interface: Uuid,
     /// That interface's Ethernet address.
@@ -199,8 +203,8 @@ pub async fn launch(
          made as (
            insert into instances (id, account_id, user_id, vpc_id, subnet_id, name, instance_type, vcpus, memory_mib,
              disk_gib, image_id, key_name, public_key, user_data, reservation_id, launch_index, require_token,
-             auto_public_ip)
-           select $1, $2, $3, $4, $5, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $24::uuid is not null
+             auto_public_ip, auto_recover)
+           select $1, $2, $3, $4, $5, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $24::uuid is not null, $25
            from nic
            returning created_at),
          grouped as (
@@ -239,6 +243,7 @@ pub async fn launch(
     .bind(also_resting)
     .bind(launch.groups)
     .bind(launch.public)
+    .bind(launch.auto_recover)
     .fetch_one(tx)
     .await?;
     let (Some(private_ip), public_ip, Some(created_at)) = row else { return Ok(None) };
@@ -387,6 +392,8 @@ pub struct LockedRow {
     pub min_memory_mib: i32,
     /// Whether a start gets it a public address.
     pub auto_public_ip: bool,
+    /// Whether it is started anew elsewhere when its node is lost.
+    pub auto_recover: bool,
     /// Its primary interface.
     pub network_interface_id: Option<Uuid>,
     /// When it last changed.
@@ -397,7 +404,7 @@ pub struct LockedRow {
 pub async fn lock(tx: &mut Conn, account: Uuid, id: &Ref) -> Result<LockedRow> {
     Ok(sqlx::query_as(concat!(
         "select i.id, i.vpc_id, i.state::text as state, i.generation, i.instance_type, i.vcpus, i.memory_mib, m.min_memory_mib,
-           i.auto_public_ip,
+           i.auto_public_ip, i.auto_recover,
            (select n.id from network_interfaces n
             where n.instance_id = i.id and n.device_index = 0 and n.deleted_at is null) as network_interface_id,
            i.updated_at
@@ -461,6 +468,21 @@ pub async fn rename(tx: &mut Conn, id: Uuid, name: &str) -> Result<()> {
     )
     .bind(id)
     .bind(name)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Says whether an instance is started anew elsewhere when its node is lost. Only of one that is off: its node must know
+/// before it starts it, and does, since that is another generation.
+pub async fn set_auto_recover(tx: &mut Conn, id: Uuid, auto_recover: bool) -> Result<()> {
+    sqlx::query(
+        "update instances set auto_recover = $2, generation = generation + 1,
+           updated_at = greatest(now(), updated_at + interval '1 microsecond')
+         where id = $1",
+    )
+    .bind(id)
+    .bind(auto_recover)
     .execute(tx)
     .await?;
     Ok(())

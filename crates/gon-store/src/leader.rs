@@ -11,8 +11,10 @@ use crate::{Conn, Result, Store, StoreError, Tx};
 /// takes too long: try again.
 pub async fn take_over(store: &Store, role: &str, holder: &str) -> Result<u64> {
     let epoch: i64 = sqlx::query_scalar(
-        "insert into leader_epochs (role, epoch, holder) values ($1, 1, $2)
-         on conflict (role) do update set epoch = leader_epochs.epoch + 1, holder = excluded.holder, taken_at = now()
+        // It says that it knows fences: `leader_epochs_knows_fences`.
+        "insert into leader_epochs (role, epoch, holder, knows_fences) values ($1, 1, $2, true)
+         on conflict (role) do update set epoch = leader_epochs.epoch + 1, holder = excluded.holder, taken_at = now(),
+           says_fences = true
          returning epoch",
     )
     .bind(role)

@@ -26,6 +26,7 @@ pub mod operations;
 pub mod placement;
 mod pool;
 pub mod prune;
+pub mod recovery;
 pub mod reference;
 pub mod relay;
 pub mod reports;

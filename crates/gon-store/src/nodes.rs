@@ -397,6 +397,53 @@ pub async fn end_draining(tx: &mut Conn, node: Uuid) -> Result<()> {
     ring(tx, "node", node).await
 }
 
+/// What became of a node's wish for a grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+pub struct GrantRow {
+    /// Its epoch.
+    pub epoch: i64,
+    /// The number of its grant.
+    #[sqlx(rename = "grant_seq")]
+    pub number: i64,
+    /// Whether it was raised for this wish.
+    pub granted: bool,
+}
+
+/// Raises the number of a node's grant if it is of this epoch and knows the number there is. When that is answered it is on
+/// the disk: a grant that is forgotten would be one that nobody counts. Only by the leader. `None`: there is no such node.
+pub async fn grant(
+    store: &Store,
+    fence: &Fence,
+    node: Uuid,
+    epoch: i64,
+    known: Option<i64>,
+) -> Result<Option<GrantRow>> {
+    let granted: Option<GrantRow> = sqlx::query_as(
+        "update nodes set grant_seq = grant_seq + 1
+         where id = $1 and epoch = $2 and grant_seq = $3 and removed_at is null
+           and exists (select from leader_epochs l where l.role = $4 and l.epoch = $5 for share)
+           and set_config('synchronous_commit', 'on', true) = 'on'
+         returning epoch, grant_seq, true as granted",
+    )
+    .bind(node)
+    .bind(epoch)
+    .bind(known)
+    .bind(fence.role)
+    .bind(fence.epoch.cast_signed())
+    .fetch_optional(store.pool())
+    .await?;
+    if granted.is_some() {
+        return Ok(granted);
+    }
+    fence.check(store).await?;
+    Ok(sqlx::query_as(
+        "select epoch, grant_seq, false as granted from nodes where id = $1 and removed_at is null",
+    )
+    .bind(node)
+    .fetch_optional(store.pool())
+    .await?)
+}
+
 /// An instance that is on a node.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct OccupantRow {
@@ -431,6 +478,8 @@ pub async fn lock_occupants(tx: &mut Conn, node: Uuid) -> Result<Vec<OccupantRow
 /// say counts.
 pub async fn remove(tx: &mut Conn, node: Uuid) -> Result<()> {
     sqlx::query("delete from vpc_nodes where node_id = $1").bind(node).execute(&mut *tx).await?;
+    // Whatever is left there is left with it.
+    sqlx::query("delete from node_remains where node_id = $1").bind(node).execute(&mut *tx).await?;
     sqlx::query("update nodes set removed_at = now(), epoch = epoch + 1, schedulable = false where id = $1")
         .bind(node)
         .execute(&mut *tx)

@@ -36,6 +36,8 @@ pub struct UnplacedRow {
     pub created_at: OffsetDateTime,
     /// How many interfaces it has.
     pub nics: i64,
+    /// Nodes that it was taken from and that have not cleaned up yet.
+    pub remains_on: Vec<Uuid>,
 }
 
 /// Locks up to `limit` instances that wait for a node and come after `after`, oldest first; those another manager holds
@@ -44,7 +46,8 @@ pub async fn lock_unplaced(tx: &mut Conn, after: Uuid, limit: i64) -> Result<Vec
     Ok(sqlx::query_as(
         "select i.id, i.account_id, i.vpc_id, i.vcpus, i.memory_mib, i.disk_gib, s.availability_zone,
            m.name as image_name, m.digest as image_digest, i.state_reason, i.created_at,
-           (select count(*) from network_interfaces n where n.instance_id = i.id and n.deleted_at is null) as nics
+           (select count(*) from network_interfaces n where n.instance_id = i.id and n.deleted_at is null) as nics,
+           array(select r.node_id from node_remains r where r.instance_id = i.id) as remains_on
          from instances i join subnets s on s.id = i.subnet_id join images m on m.id = i.image_id
          where i.node_id is null and i.deleted_at is null and i.state = 'pending' and i.power = 'running' and i.id > $2
          order by i.id limit $1
@@ -104,8 +107,10 @@ pub async fn lock_candidates(tx: &mut Conn) -> Result<Vec<CandidateRow>> {
 /// The port numbers and the user ids in use on a node.
 pub async fn numbers_in_use(tx: &mut Conn, node: Uuid) -> Result<(Vec<i32>, Vec<i32>)> {
     Ok(sqlx::query_as(
-        "select array(select port_no from network_interfaces where node_id = $1),
-           array(select run_as_uid from instances where node_id = $1)",
+        "select array(select port_no from network_interfaces where node_id = $1
+                      union all select unnest(port_nos) from node_remains where node_id = $1),
+           array(select run_as_uid from instances where node_id = $1
+                 union all select run_as_uid from node_remains where node_id = $1)",
     )
     .bind(node)
     .fetch_one(tx)
@@ -128,12 +133,17 @@ pub struct Placement {
 /// Writes a placement: capacity, the instance with its new epoch and generation, its interfaces, and the doorbells.
 /// `nodes_capacity_check` refuses more than the node has.
 pub async fn place(tx: &mut Conn, placement: &Placement) -> Result<()> {
+    place_for(tx, placement, None).await
+}
+
+/// The same for an instance that was elsewhere: it is started anew, for this reason.
+pub(crate) async fn place_for(tx: &mut Conn, placement: &Placement, reason: Option<&str>) -> Result<()> {
     // One statement, since an instance waits for every round trip. The VPC's generation follows the interface, as the
     // order of locks wants; why the commit waits for the disk is said at `touch_vpc`.
     sqlx::query(
         "with placed as (
            update instances set node_id = $2, run_as_uid = $3, placement_epoch = placement_epoch + 1,
-             generation = generation + 1, state_reason = null, updated_at = now()
+             generation = generation + 1, state = 'pending', state_reason = $5, updated_at = now()
            where id = $1 returning id, vpc_id, vcpus, memory_mib, disk_gib),
          lent as (
            update nodes n set used_vcpus = used_vcpus + p.vcpus, used_memory_mib = used_memory_mib + p.memory_mib,
@@ -141,7 +151,8 @@ pub async fn place(tx: &mut Conn, placement: &Placement) -> Result<()> {
              last_port_no = coalesce(($4::int[])[cardinality($4::int[])], last_port_no)
            from placed p where n.id = $2 returning n.id),
          wired as (
-           update network_interfaces n set node_id = $2, port_no = ($4::int[])[slot.ordinal]
+           update network_interfaces n set node_id = $2, port_no = ($4::int[])[slot.ordinal], port_state = 'unknown',
+             port_reason = null
            from (select id, row_number() over (order by device_index) as ordinal
                  from network_interfaces where instance_id = $1 and deleted_at is null) slot
            where n.id = slot.id and exists (select from lent) returning n.id),
@@ -157,6 +168,7 @@ pub async fn place(tx: &mut Conn, placement: &Placement) -> Result<()> {
     .bind(placement.node)
     .bind(placement.run_as_uid)
     .bind(&placement.port_nos)
+    .bind(reason)
     .fetch_one(&mut *tx)
     .await?;
     Ok(())

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::console::Console;
+use super::fence::{Grant, Permit};
 use super::journal::{self, Clock, Journal, JournalError, Phase};
 use super::plan::{self, Effect, Entry};
 use super::step::{self, Action, Past, Seen, Want};
@@ -63,6 +64,8 @@ pub(super) struct Instance {
     /// The last write of the journal failed: what the disk holds is either what was or what was to be.
     doubtful: bool,
     console: Console,
+    /// Rings when there is a new grant.
+    grants: watch::Receiver<Option<Grant>>,
     link: Option<(Monitor, Events)>,
     /// Ours while nothing runs.
     lock: Option<Lock>,
@@ -118,6 +121,7 @@ impl Instance {
     ) -> Self {
         let dir = GuestDir::new(&shared.instance_dir(id));
         let console = Console::new(dir.path());
+        let grants = shared.fence.subscribe();
         Self {
             id,
             dir,
@@ -127,6 +131,7 @@ impl Instance {
             journal: None,
             doubtful: false,
             console,
+            grants,
             link: None,
             lock: None,
             silent: None,
@@ -158,10 +163,13 @@ impl Instance {
         }
         loop {
             self.spec.clone_from(&self.specs.borrow_and_update());
+            let runs_by_grant = self.fence().is_some();
+            self.shared.fence.need(self.id, runs_by_grant);
             let span = self.span();
             let again = self.turn().instrument(span).await;
             if self.journal.is_none() && self.spec.is_none() {
                 self.shared.board.withdraw(self.id);
+                self.shared.fence.need(self.id, false);
                 return;
             }
             let deadline = tokio::time::sleep(again);
@@ -178,8 +186,27 @@ impl Instance {
                     // It closed the connection. What that means is seen by looking.
                     None => self.disconnect(),
                 },
+                _ = self.grants.changed(), if runs_by_grant => {}
                 () = deadline => {}
             }
+        }
+    }
+
+    /// The epoch of the node whose grant it runs by, if it does.
+    fn fence(&self) -> Option<u64> {
+        journal::fence(self.spec.as_ref(), self.journal.as_ref())
+    }
+
+    /// What it may do, if it runs by grant.
+    fn permit(&self) -> Option<Permit> {
+        self.fence().map(|epoch| self.shared.fence.permit(epoch))
+    }
+
+    /// Whether its guest may begin to run at this moment: asked again right before it does.
+    fn may_begin(&self) -> Result<(), Trouble> {
+        match self.permit() {
+            None | Some(Permit::Run) => Ok(()),
+            Some(Permit::GoOn | Permit::None) => Err(Trouble::NotYet("its node has no grant to run it".to_owned())),
         }
     }
 
@@ -274,7 +301,8 @@ impl Instance {
     fn facts(&self) -> (Want, Past) {
         let (spec, journal) = (self.spec.as_ref(), self.journal.as_ref());
         let due = self.pause.is_none_or(|until| Instant::now() >= until);
-        (journal::want(spec, journal), journal::past(spec, journal, Clock::read(), due))
+        let want = step::under(journal::want(spec, journal), self.permit());
+        (want, journal::past(spec, journal, Clock::read(), due))
     }
 
     async fn rest(&mut self, seen: Seen, action: Action) -> Duration {
@@ -446,6 +474,7 @@ impl Instance {
             Effect::AwaitAnswer => self.await_answer().await,
             Effect::Continue => {
                 crash::point("C28:before");
+                self.may_begin()?;
                 self.monitor()?.cont().await?;
                 crash::point("C28:after");
                 Ok(())
@@ -458,6 +487,7 @@ impl Instance {
             Effect::PressLast => self.press_last().await,
             Effect::PressReset => Ok(self.monitor()?.reset().await?),
             Effect::End => self.end().await,
+            Effect::Kill => self.kill().await,
             Effect::Bury => self.bury_what_ran(seen).await,
             Effect::RemoveFiles => {
                 crash::point("D12:before");
@@ -546,6 +576,7 @@ impl Instance {
     }
 
     async fn spawn(&mut self) -> Result<(), Trouble> {
+        self.may_begin()?;
         let capabilities = self.capabilities()?;
         let Some((_, guest)) = self.prepared.take() else {
             return Err(Trouble::NotYet("its files are not made".to_owned()));
@@ -558,8 +589,13 @@ impl Instance {
         };
         let dir = self.dir.clone();
         let began = Instant::now();
+        let (shared, fence) = (Arc::clone(&self.shared), self.fence());
         let pid = blocking(move || {
             crash::point("C25:before");
+            // As late as can be: what comes before may have taken long.
+            if fence.is_some_and(|epoch| shared.fence.permit(epoch) != Permit::Run) {
+                return Err(Trouble::NotYet("its node has no grant to run it".to_owned()));
+            }
             let pid = qemu::start(&guest, &capabilities, &dir, lock)?;
             crash::point("C25:after");
             Ok::<Pid, Trouble>(pid)
@@ -631,6 +667,17 @@ impl Instance {
         }
         if removing {
             crash::point("D04:after");
+        }
+        Ok(())
+    }
+
+    /// Kills the process and makes sure that it is gone.
+    async fn kill(&mut self) -> Result<(), Trouble> {
+        tracing::warn!(instance = %self.id, "no grant: ended, for it may be started elsewhere");
+        if self.lock.is_none() {
+            self.disconnect();
+            self.lock = Some(end(&self.dir, self.journal.as_ref(), None).await?);
+            self.silent = None;
         }
         Ok(())
     }

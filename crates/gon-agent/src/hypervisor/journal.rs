@@ -24,6 +24,8 @@ use super::step::{self, Past, Seen, Want};
 
 /// Version of the file's format.
 const FORMAT: u32 = 1;
+/// Why an instance that is recovered elsewhere does not run here.
+const NO_GRANT: &str = "its node has no grant to run it: the control plane could not be asked for too long";
 /// After how many failed attempts in a row an instance is reported as failed.
 const ATTEMPTS: u32 = 3;
 const FILE: &str = "journal.json";
@@ -55,6 +57,9 @@ pub struct Journal {
     pub failures: u32,
     /// Why the last one did.
     pub reason: Option<String>,
+    /// The epoch of the node whose grant it runs by, if it is recovered elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<u64>,
 }
 
 /// How far an instance is.
@@ -156,6 +161,7 @@ impl Journal {
             reboot_seq: spec.reboot_seq,
             failures: 0,
             reason: None,
+            fence: spec.fence,
         }
     }
 
@@ -250,6 +256,11 @@ impl Journal {
                 next.enter(Phase::Off, clock);
                 next.process = None;
             }
+            Entry::Fenced => {
+                next.enter(Phase::Off, clock);
+                next.process = None;
+                next.reason = Some(NO_GRANT.to_owned());
+            }
             Entry::OffByGuest => {
                 next.enter(Phase::OffByGuest, clock);
                 next.process = None;
@@ -291,6 +302,9 @@ impl Journal {
 
     /// Takes over what a specification says of itself.
     pub fn follow(&mut self, spec: &InstanceSpec) {
+        if spec.generation >= self.generation && spec.placement_epoch >= self.placement_epoch {
+            self.fence = spec.fence;
+        }
         self.generation = self.generation.max(spec.generation);
         self.placement_epoch = self.placement_epoch.max(spec.placement_epoch);
     }
@@ -312,6 +326,16 @@ pub fn want(spec: Option<&InstanceSpec>, journal: Option<&Journal>) -> Want {
         }
         PowerSpec::Stopped => Want::Stop { force: spec.force },
         PowerSpec::Terminated => Want::Terminate,
+    }
+}
+
+/// The epoch of the node whose grant an instance runs by: as its specification says, or, if there is none to go by, as it was
+/// when it was started.
+#[must_use]
+pub fn fence(spec: Option<&InstanceSpec>, journal: Option<&Journal>) -> Option<u64> {
+    match (spec, want(spec, journal)) {
+        (Some(spec), Want::Run { .. } | Want::Stop { .. } | Want::Terminate) => spec.fence,
+        _ => journal.and_then(|journal| journal.fence),
     }
 }
 
@@ -356,6 +380,7 @@ pub fn report(
     let past_reason = matches!(past, Past::Failed { .. } | Past::Starting)
         .then(|| journal.and_then(|journal| journal.reason.clone()))
         .flatten();
+    let no_grant = matches!((want, seen), (Want::Fence, _) | (Want::GoOn, Seen::Gone)).then(|| NO_GRANT.to_owned());
     let stale = (want == Want::Stale).then(|| "an older specification was refused".to_owned());
     Some(InstanceReport {
         id,
@@ -363,7 +388,7 @@ pub fn report(
         placement_epoch,
         observed,
         reboot_seq: reboots.unwrap_or(0),
-        reason: stale.or_else(|| trouble.map(str::to_owned)).or(past_reason),
+        reason: stale.or(no_grant).or_else(|| trouble.map(str::to_owned)).or(past_reason),
     })
 }
 

@@ -10,6 +10,7 @@
 //! STATE_DIR/                       0700
 //!   compute.a, compute.b           the last accepted documents (ledger)
 //!   node.json  accelerator.json     who this node is; what was found out about KVM
+//!   grant.json                      until when what is recovered elsewhere may run here ([`fence`])
 //!   instances/UUID/
 //!     journal.json                 what was done: first made, last removed
 //!     lock                         held by the QEMU that runs, or by us while none does
@@ -22,6 +23,7 @@
 mod accelerator;
 mod board;
 mod console;
+pub mod fence;
 mod files;
 mod instance;
 pub mod journal;
@@ -144,6 +146,7 @@ struct Shared {
     /// How many guests are started at a time: starting is work for a processor.
     starts: Arc<Semaphore>,
     capabilities: watch::Sender<Option<Capabilities>>,
+    fence: fence::Fence,
     status: watch::Sender<HypervisorStatus>,
     consoles: Mutex<BTreeMap<InstanceId, Console>>,
 }
@@ -209,6 +212,7 @@ impl Hypervisor {
             .mode(0o700)
             .create(&dir)
             .with_context(|| format!("making {}", dir.display()))?;
+        let fence = fence::Fence::open(&config.state_dir);
         let starts = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
         Ok(Self {
             shared: Arc::new(Shared {
@@ -216,6 +220,7 @@ impl Hypervisor {
                 board: Board::default(),
                 starts: Arc::new(Semaphore::new(starts)),
                 capabilities: watch::Sender::new(None),
+                fence,
                 status: watch::Sender::default(),
                 consoles: Mutex::default(),
             }),
@@ -263,6 +268,7 @@ impl Hypervisor {
         supervisor.apply(ledger.current().map_or(&[], |document| &document.instances));
         supervisor.adopt(&shared.config.instances_dir())?;
         tasks.spawn(node::report(Arc::clone(shared)));
+        tasks.spawn(fence::renew(Arc::clone(shared)));
         tasks.spawn(send_reports(Arc::clone(shared), node));
         let (give, mut documents) = mpsc::channel(1);
         tasks.spawn(pull_documents(Arc::clone(shared), ledger, give));

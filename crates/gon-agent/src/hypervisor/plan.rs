@@ -26,6 +26,8 @@ pub enum Entry {
     Rebooted,
     /// We ended it.
     Off,
+    /// We ended it because nobody says that it may run here.
+    Fenced,
     /// The guest powered itself off.
     OffByGuest,
     /// It is being removed.
@@ -59,6 +61,8 @@ pub enum Effect {
     PressReset,
     /// End its process and wait until it is gone.
     End,
+    /// Kill its process, without a word to it, and wait until it is gone.
+    Kill,
     /// Write down that an attempt to run it ended badly.
     Bury,
     /// Remove its files, all but the journal.
@@ -106,6 +110,8 @@ pub fn plan(action: Action, seen: Seen, phase: Option<Phase>, begun: bool) -> Ve
             Seen::Running => vec![SaveConsole, PressReset, Write(Entry::Rebooted)],
             _ => vec![SaveConsole, PressReset, Continue, Write(Entry::Rebooted)],
         },
+        // A disk that hangs must not keep it alive: this is announced by the grant's age, for everybody to see.
+        Action::Fence => vec![Kill, Write(Entry::Fenced)],
         Action::Cut => vec![SaveConsole, End, Write(Entry::Off)],
         // First what happened: nobody can ask once the process is gone.
         Action::Collect => vec![SaveConsole, Write(Entry::OffByGuest), End],
@@ -122,7 +128,8 @@ pub fn plan(action: Action, seen: Seen, phase: Option<Phase>, begun: bool) -> Ve
 mod tests {
     use super::*;
 
-    const ACTIONS: [Action; 13] = [
+    const ACTIONS: [Action; 14] = [
+        Action::Fence,
         Action::Rest,
         Action::Wait,
         Action::Start,

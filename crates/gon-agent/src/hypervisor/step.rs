@@ -25,6 +25,8 @@
 
 use gon_proto::ObservedInstance;
 
+use super::fence::Permit;
+
 /// What the document wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Want {
@@ -44,6 +46,20 @@ pub enum Want {
     Terminate,
     /// The document speaks of an older placement or generation than was already acted on (rule R5).
     Stale,
+    /// It shall run, and nobody has said lately that it may run here ([`under`]): it goes on, and is not started.
+    GoOn,
+    /// Nobody has said for long that it may run here: it may be started elsewhere.
+    Fence,
+}
+
+/// What is wanted of an instance that runs by grant; others have no `permit`.
+#[must_use]
+pub const fn under(want: Want, permit: Option<Permit>) -> Want {
+    match (want, permit) {
+        (Want::Run { .. }, Some(Permit::GoOn)) => Want::GoOn,
+        (Want::Run { .. } | Want::Absent | Want::Stale, Some(Permit::None)) => Want::Fence,
+        _ => want,
+    }
 }
 
 /// What the journal says.
@@ -130,6 +146,8 @@ pub enum Action {
     AskOff,
     /// End the process, whatever the guest does; it is off by our doing.
     Cut,
+    /// Kill the process: it must not run here any longer.
+    Fence,
     /// End the process of a guest that powered itself off, and write that down.
     Collect,
     /// Ask the guest to power off, for a reboot.
@@ -152,10 +170,28 @@ pub fn next(want: Want, past: Past, seen: Seen) -> Action {
     }
     match want {
         Want::Absent | Want::Stale => Action::Rest,
+        Want::GoOn if seen == Seen::Running => Action::Rest,
+        Want::GoOn => Action::Wait,
+        Want::Fence => fence(past, seen),
         Want::Terminate if past == Past::New && seen == Seen::Gone => Action::Rest,
         Want::Terminate => Action::Remove,
         Want::Stop { force } => stop(force, past, seen),
         Want::Run { reboot } => run(reboot, past, seen),
+    }
+}
+
+fn fence(past: Past, seen: Seen) -> Action {
+    match seen {
+        Seen::Gone => match past {
+            Past::Starting
+            | Past::Running
+            | Past::Asked { .. }
+            | Past::RebootAsked { .. }
+            | Past::Resetting => Action::SettleOff,
+            _ => Action::Rest,
+        },
+        Seen::Foreign => Action::Rest,
+        _ => Action::Fence,
     }
 }
 
@@ -242,12 +278,12 @@ pub fn report(want: Want, past: Past, seen: Seen) -> Option<ObservedInstance> {
             Past::New => match want {
                 Want::Terminate => O::Gone,
                 Want::Stop { .. } => O::Stopped,
-                Want::Run { .. } => O::Starting,
+                Want::Run { .. } | Want::GoOn | Want::Fence => O::Starting,
                 Want::Absent | Want::Stale => return None,
             },
             Past::Removing => O::Stopping,
             Past::Off => match want {
-                Want::Run { .. } => O::Starting,
+                Want::Run { .. } | Want::GoOn | Want::Fence => O::Starting,
                 _ => O::Stopped,
             },
             Past::OffByGuest { overruled } => match want {
@@ -258,7 +294,7 @@ pub fn report(want: Want, past: Past, seen: Seen) -> Option<ObservedInstance> {
             Past::Failed { .. } | Past::Starting => on_its_way,
             // It vanished; what is done about it comes next.
             _ => match want {
-                Want::Run { .. } => O::Starting,
+                Want::Run { .. } | Want::GoOn | Want::Fence => O::Starting,
                 Want::Absent | Want::Stale => O::Failed,
                 _ => O::Stopping,
             },
@@ -284,7 +320,7 @@ pub fn report(want: Want, past: Past, seen: Seen) -> Option<ObservedInstance> {
             _ => match want {
                 Want::Run { reboot: true } => O::Running,
                 // Its process is about to be ended; off it is when that is gone.
-                Want::Run { .. } | Want::Stop { .. } | Want::Terminate => O::Stopping,
+                Want::Run { .. } | Want::GoOn | Want::Fence | Want::Stop { .. } | Want::Terminate => O::Stopping,
                 Want::Absent | Want::Stale => O::ShutDownByGuest,
             },
         },

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use gon_agent::hypervisor::fence::{self, Grant};
+use gon_agent::hypervisor::journal::Clock;
 use gon_agent::hypervisor::{self, Config, NodeConfig, tear_down};
 use gon_agent::link::Link;
 use gon_driver::image::{Manifest, Recipe, build};
@@ -631,5 +633,83 @@ fn a_node_is_torn_down_and_comes_back() {
         let report = world.until(a, Running).await;
         assert_eq!(report.reason, None);
         world.until(b, ShutDownByGuest).await;
+    });
+}
+
+/// Makes the last grant as old as this: what a node finds that was cut off, or whose agent slept, for so long.
+fn age_grant(world: &World, seconds: u64) {
+    let path = world.dir.path().join("state/grant.json");
+    let mut grant: Grant = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    grant.asked_ms = Clock::read().now_ms.checked_sub(seconds * 1000).expect("a machine that is up for a minute");
+    std::fs::write(&path, serde_json::to_vec(&grant).unwrap()).unwrap();
+}
+
+/// What is recovered elsewhere runs only by grant, is ended without one, by the agent or, if there is none, by the keeper; what
+/// is not is never touched; and nothing counts of an epoch or a boot that is over.
+#[test]
+fn what_is_recovered_elsewhere_runs_by_grant_only() {
+    in_world(|mut world| async move {
+        let (plain, fenced) = (world.instance("halts"), world.instance("halts"));
+        world.instances[fenced].fence = Some(1);
+        world.start_agent(None);
+        world.manager.node().await;
+        world.publish();
+        world.until(plain, Running).await;
+        let neighbour = qemu_of(&world.instances[plain]).unwrap();
+        // Nobody says that it may: it is not even begun.
+        let waits = world.until(fenced, Starting).await;
+        assert!(waits.reason.unwrap().contains("no grant"));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(world.qemus(fenced), 0);
+
+        world.manager.grant(true);
+        world.until(fenced, Running).await;
+        let first = qemu_of(&world.instances[fenced]).unwrap();
+
+        // Cut off, and another agent: it knows for how long.
+        world.manager.grant(false);
+        world.kill_agent().await;
+        age_grant(&world, 42);
+        world.start_agent(None);
+        world.until(fenced, Running).await;
+        assert!(first.is_alive());
+        let ended = world.until(fenced, Starting).await;
+        assert!(ended.reason.unwrap().contains("no grant"));
+        assert_eq!((world.qemus(fenced), first.is_alive()), (0, false));
+        assert!(neighbour.is_alive());
+
+        // Reached again: it starts, as if nothing had been. Not before it is told the epoch that its document is of.
+        let epoch = world.manager.raise();
+        world.manager.grant(true);
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        assert_eq!(world.qemus(fenced), 0, "a grant of another epoch is none");
+        world.want(fenced, |spec| spec.fence = Some(epoch));
+        world.until(fenced, Running).await;
+        let second = qemu_of(&world.instances[fenced]).unwrap();
+
+        // No agent at all.
+        world.manager.grant(false);
+        world.kill_agent().await;
+        let state = world.dir.path().join("state");
+        age_grant(&world, 58);
+        assert_eq!(fence::keep(&state).await.unwrap(), []);
+        assert!(second.is_alive());
+        age_grant(&world, 60);
+        assert_eq!(fence::keep(&state).await.unwrap(), [world.instances[fenced].id]);
+        assert!(!second.is_alive() && neighbour.is_alive());
+        assert_eq!(fence::keep(&state).await.unwrap(), []);
+
+        // The node has started again meanwhile: what is in the file is of another boot, however young.
+        age_grant(&world, 0);
+        let path = state.join("grant.json");
+        let mut grant: Grant = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        grant.boot ^= 1;
+        std::fs::write(&path, serde_json::to_vec(&grant).unwrap()).unwrap();
+        world.start_agent(None);
+        world.until(plain, Running).await;
+        world.until(fenced, Starting).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(world.qemus(fenced), 0);
+        assert_eq!(qemu_of(&world.instances[plain]), Some(neighbour));
     });
 }

@@ -1,7 +1,7 @@
 //! An instance manager that serves what a test says, over a unix socket, as the real one does.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::extract::{Query, State};
@@ -9,7 +9,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use gon_proto::{ComputeReport, InstanceReport, InstanceSpec, NodeAnswer, NodeCompute, NodeReport, paths};
+use gon_proto::{
+    ComputeReport, GrantAnswer, GrantRequest, InstanceReport, InstanceSpec, NodeAnswer, NodeCompute, NodeReport, paths,
+};
 use gon_types::DocumentVersion;
 use gon_types::id::InstanceId;
 use serde::Deserialize;
@@ -23,6 +25,7 @@ pub struct Manager {
     reporter: Arc<watch::Sender<Vec<ComputeReport>>>,
     node: watch::Receiver<Option<NodeReport>>,
     generation: u64,
+    grants: Arc<Mutex<Grants>>,
     server: tokio::task::JoinHandle<()>,
 }
 impl Drop for Manager {
@@ -31,8 +34,17 @@ impl Drop for Manager {
     }
 }
 
+/// What the node may be granted.
+#[derive(Default)]
+struct Grants {
+    epoch: u64,
+    number: u64,
+    gives: bool,
+}
+
 #[derive(Clone)]
 struct Shared {
+    grants: Arc<Mutex<Grants>>,
     document: watch::Receiver<Option<NodeCompute>>,
     reports: Arc<watch::Sender<Vec<ComputeReport>>>,
     node: Arc<watch::Sender<Option<NodeReport>>>,
@@ -50,15 +62,22 @@ impl Manager {
         let (report, reports) = watch::channel(vec![]);
         let (node, nodes) = watch::channel(None);
         let reporter = Arc::new(report);
-        let shared = Shared { document: documents, reports: Arc::clone(&reporter), node: Arc::new(node) };
+        let grants = Arc::new(Mutex::new(Grants { epoch: 1, number: 7, gives: false }));
+        let shared = Shared {
+            grants: Arc::clone(&grants),
+            document: documents,
+            reports: Arc::clone(&reporter),
+            node: Arc::new(node),
+        };
         let router = Router::new()
             .route(paths::COMPUTE_DOCUMENT, get(serve))
             .route(paths::COMPUTE_REPORT, post(take))
             .route(paths::NODE_REPORT, post(introduce))
+            .route(paths::GRANT, post(grant))
             .with_state(shared);
         let listener = tokio::net::UnixListener::bind(socket).unwrap();
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { document, reports, reporter, node: nodes, generation: 0, server }
+        Self { document, reports, reporter, node: nodes, generation: 0, grants, server }
     }
 
     /// The next document has these instances.
@@ -89,6 +108,18 @@ impl Manager {
             Ok(reports) => found(&reports.unwrap()).unwrap(),
             Err(_) => panic!("not {what}: {:?}", self.reports.borrow().last()),
         }
+    }
+
+    /// Whether the node gets grants from now on; none until this says so.
+    pub fn grant(&self, gives: bool) {
+        self.grants.lock().unwrap().gives = gives;
+    }
+
+    /// The node's epoch is raised.
+    pub fn raise(&self) -> u64 {
+        let mut grants = self.grants.lock().unwrap();
+        grants.epoch += 1;
+        grants.epoch
     }
 
     /// Forgets what was reported: what comes from now on comes from a new agent.
@@ -125,5 +156,15 @@ async fn take(State(shared): State<Shared>, Json(report): Json<ComputeReport>) -
 
 async fn introduce(State(shared): State<Shared>, Json(report): Json<NodeReport>) -> Json<NodeAnswer> {
     shared.node.send_replace(Some(report));
-    Json(NodeAnswer { node: samples::node(), epoch: 1 })
+    Json(NodeAnswer { node: samples::node(), epoch: shared.grants.lock().unwrap().epoch })
+}
+
+async fn grant(State(shared): State<Shared>, Json(asked): Json<GrantRequest>) -> Response {
+    let mut grants = shared.grants.lock().unwrap();
+    if !grants.gives {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    let granted = asked.epoch == grants.epoch && asked.known == Some(grants.number);
+    grants.number += u64::from(granted);
+    Json(GrantAnswer { epoch: grants.epoch, number: grants.number, granted }).into_response()
 }

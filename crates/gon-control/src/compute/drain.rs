@@ -1,5 +1,5 @@
 //! The work of the instance manager besides its rounds: noticing nodes that fell silent, ending operations that were not
-//! done in time, and emptying nodes.
+//! done in time, emptying nodes, and recovering what was on lost ones ([`super::recover`]).
 //!
 //! A drain is an operation with a lease: whoever holds it looks at the node once, does what `gon_core::drain` says, and
 //! puts it back with how far it has come. Every look is one transaction, under the leader's fence and the lease, so one that
@@ -8,12 +8,14 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use gon_cluster::Alive;
 use gon_core::drain::{self, Occupant};
 use gon_store::nodes::OccupantRow;
 use gon_store::operations::{self, WorkRow};
 use gon_store::{StoreError, nodes, placement};
 use gon_types::id::InstanceId;
 use serde_json::json;
+use tokio::sync::watch;
 
 use super::InstanceManager;
 
@@ -42,11 +44,16 @@ fn named(rows: &[&OccupantRow]) -> Vec<String> {
 
 impl InstanceManager {
     /// Works until the future ends.
-    pub(super) async fn work(&self, holder: &str) -> Infallible {
+    pub(super) async fn work(&self, holder: &str, alive: &watch::Receiver<Alive>) -> Infallible {
         let mut failing = false;
         loop {
             tokio::time::sleep(TICK).await;
-            match self.seat.heed(self.tick(holder).await) {
+            let etcd_is_away = alive.borrow().stale;
+            let worked = async {
+                self.tick(holder).await?;
+                self.recover(etcd_is_away).await.map(drop)
+            };
+            match self.seat.heed(worked.await) {
                 Ok(()) => failing = false,
                 Err(error) => {
                     if !std::mem::replace(&mut failing, true) {

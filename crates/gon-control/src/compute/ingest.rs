@@ -112,6 +112,15 @@ impl InstanceManager {
                 }
             }
         }
+        let gone: Vec<(Uuid, i64)> = report
+            .instances
+            .iter()
+            .filter(|i| i.observed == ObservedInstance::Gone)
+            .map(|i| (i.id.uuid(), i64::try_from(i.placement_epoch).unwrap_or(i64::MAX)))
+            .collect();
+        if !gone.is_empty() && gon_store::recovery::cleaned_up(&mut tx, node.uuid(), &gone).await? {
+            changed += 1;
+        }
         let step = |side: &str| {
             if ended {
                 crash::point(&format!("D15:{side}"));

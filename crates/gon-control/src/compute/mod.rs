@@ -7,6 +7,7 @@
 mod drain;
 pub mod ingest;
 pub mod place;
+pub mod recover;
 pub mod resolve;
 
 use std::collections::{BTreeSet, HashMap};
@@ -84,6 +85,7 @@ pub struct InstanceManager {
     /// How long instances have waited for a node, counted from `born`.
     waiting: Mutex<Waiting>,
     born: Instant,
+    recovery: Mutex<recover::Recovery>,
 }
 
 impl std::fmt::Debug for InstanceManager {
@@ -115,6 +117,7 @@ impl InstanceManager {
             reports: Mutex::default(),
             waiting: Mutex::default(),
             born: Instant::now(),
+            recovery: Mutex::default(),
         }
     }
 
@@ -141,6 +144,7 @@ impl InstanceManager {
     pub fn assume(&self, epoch: u64) {
         lock(&self.reports).clear();
         lock(&self.waiting).clear();
+        lock(&self.recovery).clear();
         self.documents.clear();
         self.seat.begin(epoch);
     }
@@ -174,7 +178,7 @@ impl InstanceManager {
             let led = tokio::select! {
                 led = self.lead(&alive, stop.clone()) => led,
                 () = self.seat.deposed() => Ok(()),
-                never = self.work(holder) => match never {},
+                never = self.work(holder, &alive) => match never {},
                 never = self.seat.keep(&mut ticket, liveness, holder) => match never {},
             };
             self.seat.end();

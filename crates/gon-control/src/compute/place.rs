@@ -56,6 +56,7 @@ pub fn request(row: &UnplacedRow) -> Request {
         disk_gib: u64::from(row.disk_gib.unsigned_abs()),
         availability_zone: row.availability_zone.clone(),
         image: (row.image_name.clone(), row.image_digest.clone()),
+        remains: row.remains_on.iter().copied().map(NodeId::from_uuid).collect(),
     }
 }
 

@@ -56,6 +56,7 @@ fn instance(row: InstanceRow, settings: &ComputeSettings) -> Result<InstanceSpec
             0 => vec![],
             size => vec![DiskSpec { size_gib: size.unsigned_abs() }],
         },
+        fence: row.fence.map(i64::unsigned_abs),
         origin: row
             .origin
             .map(|(id, request_id)| Origin { request_id, operation: OperationId::from_uuid(id) }),

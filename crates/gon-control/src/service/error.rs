@@ -144,6 +144,13 @@ impl From<IdError> for Refusal {
 /// here is a defect of ours: the checks before it should have answered.
 const CONSTRAINTS: &[(&str, Kind, &str, &str, Option<&str>)] = &[
     (
+        "instances_auto_recover_leader",
+        Kind::Conflict,
+        "UnsupportedOperation",
+        "an instance manager of the version before leads: it recovers no instances",
+        Some("auto_recover"),
+    ),
+    (
         "vpcs_cidr_block_check",
         Kind::Invalid,
         "InvalidVpc.Range",

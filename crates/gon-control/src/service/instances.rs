@@ -94,6 +94,7 @@ pub fn show(row: InstanceRow) -> Instance {
             .collect(),
         key_name: row.key_name,
         worker_node: row.worker_node,
+        auto_recover: row.auto_recover,
         reservation_id: super::vpcs::shown_blocker("r", row.reservation_id),
         launch_index: row.launch_index,
         generation: row.generation,
@@ -123,6 +124,7 @@ struct Plan {
     user_data: Option<Vec<u8>>,
     public: bool,
     require_token: bool,
+    auto_recover: bool,
     count: u32,
 }
 
@@ -252,6 +254,7 @@ async fn plan(cx: &Cx, conn: &mut Conn, body: &LaunchInstance) -> Result<Plan> {
         key,
         user_data,
         require_token: body.metadata_require_token.unwrap_or(false),
+        auto_recover: body.auto_recover.unwrap_or(false),
         count,
     })
 }
@@ -279,6 +282,7 @@ async fn place_address(tx: &mut Tx, cx: &Cx, plan: &Plan, ids: (Uuid, i32)) -> R
         reservation,
         launch_index,
         require_token: plan.require_token,
+        auto_recover: plan.auto_recover,
         interface: Uuid::now_v7(),
         mac: ipam::mac(random()?),
         groups: &plan.groups,
@@ -464,7 +468,7 @@ pub async fn update(
     _: NoQuery,
     Json(body): Json<UpdateInstance>,
 ) -> Result<Instance> {
-    parse::some_change(body.name.is_some() || body.instance_type.is_some())?;
+    parse::some_change(body.name.is_some() || body.instance_type.is_some() || body.auto_recover.is_some())?;
     let name = body.name.as_deref().map(|name| parse::name("name", name)).transpose()?;
     let kind = body.instance_type.as_deref().map(kind_named).transpose()?;
     let mut tx = cx.begin().await?;
@@ -476,7 +480,9 @@ pub async fn update(
         return Err(wrong_state(&row, "anything else"));
     }
     let mut entry = Entry::new("ModifyInstanceAttribute", row.id)
-        .detail(serde_json::json!({ "name": name, "instance_type": body.instance_type }))
+        .detail(serde_json::json!({
+            "name": name, "instance_type": body.instance_type, "auto_recover": body.auto_recover,
+        }))
         .event("instance", row.id, Some(&row.state), Some(&row.state));
     if let Some(kind) = kind
         && kind.name != row.instance_type
@@ -487,6 +493,16 @@ pub async fn update(
         fits(&kind, row.min_memory_mib)?;
         let memory = i32::try_from(kind.memory_mib).unwrap_or(i32::MAX);
         instances::resize(&mut tx, row.id, kind.name, i32::from(kind.vcpus), memory).await?;
+        entry = entry.instance(row.id);
+    }
+    if let Some(auto_recover) = body.auto_recover
+        && auto_recover != row.auto_recover
+    {
+        // Its node must know before it starts it.
+        if row.state != "stopped" {
+            return Err(wrong_state(&row, "stopped").field("auto_recover"));
+        }
+        instances::set_auto_recover(&mut tx, row.id, auto_recover).await?;
         entry = entry.instance(row.id);
     }
     if let Some(name) = &name {

@@ -11,6 +11,7 @@ mod leaders;
 mod overlay;
 mod peers;
 mod placement;
+mod recovery;
 mod relay;
 mod site;
 mod wire;

@@ -21,7 +21,14 @@ fn node(name: &str, memory: u64, used: u64) -> Candidate {
 }
 
 fn request(memory_mib: u64) -> Request {
-    Request { vcpus: 1, memory_mib, disk_gib: 0, availability_zone: "local-1a".to_owned(), image: image() }
+    Request {
+        vcpus: 1,
+        memory_mib,
+        disk_gib: 0,
+        availability_zone: "local-1a".to_owned(),
+        image: image(),
+        remains: BTreeSet::new(),
+    }
 }
 
 #[test]
@@ -47,6 +54,17 @@ fn every_node_says_why_not() {
          d does not have the image; e has 50 of 100 MiB of memory free; f has 0 of 1 vCPUs free"
     );
     assert!(choose(&request(100), &[]).unwrap_err().to_string().contains("no node yet"));
+}
+
+#[test]
+fn where_something_is_left_of_it_it_does_not_return() {
+    let nodes = [node("a", 4000, 0), node("b", 1000, 0)];
+    let again = Request { remains: BTreeSet::from([nodes[0].id]), ..request(100) };
+    assert_eq!(choose(&again, &nodes), Ok(1));
+    assert!(choose(&again, &nodes[..1]).unwrap_err().to_string().contains("a has not cleaned up"));
+    let mut batch = Batch::new(nodes.to_vec());
+    batch.close(1);
+    assert!(batch.choose(&again).is_err());
 }
 
 #[test]

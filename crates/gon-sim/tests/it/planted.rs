@@ -8,7 +8,7 @@ const SEEDS: u64 = 2_000;
 /// The first seed that finds it, and as one of what. The seeds before it are runs as well: none may end otherwise.
 fn found(bug: Bug, expected: &[&str]) {
     let _share = crate::share();
-    let config = |seed| Config { seed, bug: Some(bug), only: None, trace: false };
+    let config = |seed| Config { seed, bug: Some(bug), only: None, trace: false, recovery: false };
     let found = (1..=SEEDS).find_map(|seed| run(&config(seed)).broken.map(|broken| (seed, broken)));
     let Some((seed, broken)) = found else { panic!("{bug:?} was not found in {SEEDS} seeds") };
     assert!(expected.iter().any(|text| broken.contains(text)), "{bug:?}: seed {seed} found it as: {broken}");

@@ -37,7 +37,7 @@ fn all(first: u64, count: u64) -> Vec<Outcome> {
             if seed >= first + count {
                 return ended;
             }
-            let outcome = run(&Config { seed, bug: None, only: None, trace: false });
+            let outcome = run(&Config { seed, bug: None, only: None, trace: false, recovery: false });
             if outcome.broken.is_some() {
                 next.store(first + count, Ordering::Relaxed);
             }
@@ -55,14 +55,14 @@ fn seeds_break_nothing() {
     let _share = crate::share();
     let started = Instant::now();
     if let Some(seed) = number("GON_SIM_SEED") {
-        let outcome = run(&Config { seed, bug: None, only: None, trace: true });
+        let outcome = run(&Config { seed, bug: None, only: None, trace: true, recovery: false });
         println!("{}", tell(&outcome, usize::MAX));
         assert_eq!(outcome.broken, None);
         return;
     }
-    let outcomes = all(number("GON_SIM_FIRST").unwrap_or(1), number("GON_SIM_SEEDS").unwrap_or(2_000));
+    let outcomes = all(number("GON_SIM_FIRST").unwrap_or(1), number("GON_SIM_SEEDS").unwrap_or(gon_testkit::measure(2_000, 20_000)));
     if let Some(failed) = outcomes.iter().find(|o| o.broken.is_some()) {
-        let shrunk = shrink(&Config { seed: failed.seed, bug: None, only: None, trace: true });
+        let shrunk = shrink(&Config { seed: failed.seed, bug: None, only: None, trace: true, recovery: false });
         panic!("{}", tell(&shrunk, 300));
     }
     let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(of).sum::<u64>();
@@ -89,7 +89,7 @@ fn seeds_break_nothing() {
 fn a_seed_repeats() {
     let _share = crate::share();
     for seed in 1..=20 {
-        let config = Config { seed, bug: None, only: None, trace: true };
+        let config = Config { seed, bug: None, only: None, trace: true, recovery: false };
         let (one, other) = (run(&config), run(&config));
         assert_eq!(one.digest, other.digest, "seed {seed}");
         assert_eq!(one.trace, other.trace, "seed {seed}");
@@ -97,6 +97,6 @@ fn a_seed_repeats() {
         let unseen = std::thread::spawn(move || run(&Config { trace: false, ..config })).join().unwrap();
         assert_eq!(one.digest, unseen.digest, "seed {seed}");
     }
-    let digest = |seed| run(&Config { seed, bug: None, only: None, trace: false }).digest;
+    let digest = |seed| run(&Config { seed, bug: None, only: None, trace: false, recovery: false }).digest;
     assert_ne!(digest(1), digest(2));
 }

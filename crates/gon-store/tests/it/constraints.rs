@@ -39,6 +39,28 @@ const REFUSED: &[(&str, &str)] = &[
     ("nodes_capacity_check", "update nodes set used_memory_mib = 4097"),
     ("nodes_capacity_check", "update nodes set used_disk_gib = 11"),
     ("nodes_epoch_check", "update nodes set epoch = 2"),
+    ("nodes_grant_check", "update nodes set grant_seq = -1"),
+    ("nodes_grant_monotonic", "update nodes set grant_seq = 2; update nodes set grant_seq = 1"),
+    (
+        "node_remains_node_fkey",
+        "insert into node_remains (node_id, instance_id, placement_epoch, generation, run_as_uid, port_nos) values (u('f'), u('61'), 1, 2, 600000, '{}')",
+    ),
+    (
+        "instances_auto_recover_check",
+        "update instances set auto_recover = true, generation = generation + 1 where id = u('61')",
+    ),
+    (
+        "instances_auto_recover_leader",
+        "insert into leader_epochs (role, epoch, holder) values ('instance-manager', 1, 'old'); update instances set state = 'stopped' where id = u('62'); update instances set auto_recover = true, generation = generation + 1 where id = u('62')",
+    ),
+    (
+        "leader_epochs_knows_fences",
+        "insert into leader_epochs (role, epoch, holder, knows_fences) values ('instance-manager', 1, 'new', true); update instances set state = 'stopped' where id = u('62'); update instances set auto_recover = true, generation = generation + 1 where id = u('62'); update leader_epochs set epoch = 2, holder = 'old'",
+    ),
+    (
+        "instances_generation_check",
+        "update instances set state = 'stopped' where id = u('62'); update instances set auto_recover = true where id = u('62')",
+    ),
     ("nodes_labels_check", "update nodes set labels = '[]'"),
     ("nodes_address_check", "update nodes set address = '192.0.2.0/24'"),
     ("nodes_removed_empty", "update nodes set removed_at = now() where id = u('1')"),
@@ -549,7 +571,8 @@ const SCHEMA: &str = concat!(
     include_str!("../../migrations/0001_create_schema.sql"),
     include_str!("../../migrations/0002_cluster.sql"),
     include_str!("../../migrations/0003_certificates.sql"),
-    include_str!("../../migrations/0004_overlay.sql")
+    include_str!("../../migrations/0004_overlay.sql"),
+    include_str!("../../migrations/0005_auto_recover.sql")
 );
 
 #[tokio::test]

@@ -2,7 +2,9 @@ use std::fmt::Write as _;
 
 use super::*;
 
-const WANTS: [Want; 7] = [
+const WANTS: [Want; 9] = [
+    Want::GoOn,
+    Want::Fence,
     Want::Absent,
     Want::Run { reboot: false },
     Want::Run { reboot: true },
@@ -154,7 +156,7 @@ fn every_state_converges() {
             },
             Action::Start => (Past::Starting, Seen::Paused),
             Action::Resume | Action::SettleRunning | Action::Reset => (Past::Running, Seen::Running),
-            Action::SettleOff | Action::Cut => (Past::Off, Seen::Gone),
+            Action::SettleOff | Action::Cut | Action::Fence => (Past::Off, Seen::Gone),
             Action::Bury => (Past::Failed { due: false, last: false }, Seen::Gone),
             Action::AskOff => (Past::Asked { late: false }, seen),
             Action::Collect => (Past::OffByGuest { overruled: false }, Seen::Gone),
@@ -162,7 +164,8 @@ fn every_state_converges() {
             Action::Remove => (Past::New, Seen::Gone),
         }
     }
-    for (want, past, seen) in all() {
+    // What only goes on waits for a grant, or for its end: not for anything here.
+    for (want, past, seen) in all().filter(|(want, ..)| *want != Want::GoOn) {
         let (mut now_past, mut now_seen, mut now_want) = (past, seen, want);
         let mut steps = 0;
         loop {
@@ -190,8 +193,45 @@ fn every_state_converges() {
             Want::Run { .. } => {
                 matches!(reported, Some(ObservedInstance::Running | ObservedInstance::ShutDownByGuest))
             }
-            Want::Absent | Want::Stale => true,
+            Want::Fence => now_seen == Seen::Gone,
+            Want::Absent | Want::Stale | Want::GoOn => true,
         };
         assert!(fine, "{want:?} {past:?} {seen:?} → {now_past:?} {now_seen:?}: {reported:?}");
+    }
+}
+
+#[test]
+fn without_a_grant_nothing_begins_and_at_last_nothing_runs() {
+    for (want, past, seen) in all().filter(|(_, past, seen)| *past != Past::Removing && *seen != Seen::Foreign) {
+        let action = next(want, past, seen);
+        if want == Want::GoOn {
+            assert!(matches!(action, Action::Rest | Action::Wait), "{past:?} {seen:?}: {action:?}");
+        }
+        if want == Want::Fence {
+            let ends = matches!(action, Action::Fence);
+            assert_eq!(ends, seen != Seen::Gone, "{past:?} {seen:?}: {action:?}");
+            assert!(ends || matches!(action, Action::Rest | Action::SettleOff), "{past:?}: {action:?}");
+            // Nobody asked for that: it is not told as a stop.
+            let told = report(want, past, seen);
+            assert!(!matches!(told, Some(ObservedInstance::Stopped | ObservedInstance::Gone)), "{past:?} {seen:?}");
+        }
+    }
+}
+
+#[test]
+fn only_what_runs_by_grant_minds_it() {
+    for want in WANTS {
+        assert_eq!(under(want, None), want);
+        assert_eq!(under(want, Some(Permit::Run)), want);
+    }
+    let run = Want::Run { reboot: true };
+    assert_eq!((under(run, Some(Permit::GoOn)), under(run, Some(Permit::None))), (Want::GoOn, Want::Fence));
+    // What is on its way out goes on its way.
+    for want in [Want::Stop { force: false }, Want::Stop { force: true }, Want::Terminate] {
+        assert_eq!(under(want, Some(Permit::None)), want);
+    }
+    // Nobody may start it elsewhere as long as the document is only late; when nobody says so any more, it is ended.
+    for want in [Want::Absent, Want::Stale] {
+        assert_eq!((under(want, Some(Permit::GoOn)), under(want, Some(Permit::None))), (want, Want::Fence));
     }
 }
