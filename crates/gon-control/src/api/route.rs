@@ -170,6 +170,8 @@ impl Routes {
                             Some(key) => Some(call.cx.app.turns.take(call.cx.account(), &key.key).await),
                             None => None,
                         };
+                        // It may have waited for its twin.
+                        gon_store::patience_anew();
                         if let Some(replay) = replay(&call.cx).await? {
                             return Ok(replay);
                         }
