@@ -5,7 +5,6 @@
 //! without a bundle a revoked permission is gone before a new one is there.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
 
 use crate::compile::Compiled;
 use crate::flow::{Flow, FlowTable};
@@ -82,11 +81,7 @@ pub fn zone_changes(old: &Compiled, new: &Compiled) -> ZoneChanges {
         .filter(|(no, was)| new.zones.get(no).is_none_or(|is| is.owner != was.owner))
         .map(|(no, _)| *no)
         .collect();
-    let new_rules: BTreeSet<_> = crate::stage::policy_flows(&new.flows).collect();
-    let shrunk: BTreeSet<u32> = crate::stage::policy_flows(&old.flows)
-        .filter(|rule| !new_rules.contains(rule))
-        .filter_map(|(_, matches)| crate::stage::policy_of(matches))
-        .collect();
+    let shrunk = crate::stage::shrunk(&old.flows, &new.flows);
     let revoked = old
         .zones
         .iter()

@@ -24,7 +24,7 @@ pub(crate) const IMPOSSIBLE: [Ipv4Net; 4] = [
 ];
 
 /// More clauses than this and a flow would not fit into an OpenFlow message (65 535 bytes, 16 per clause).
-const MOST_PEER_GROUPS: usize = 1_000;
+pub(crate) const MOST_PEER_GROUPS: usize = 1_000;
 
 /// The checked document.
 pub(crate) struct Plan<'a> {
@@ -43,6 +43,8 @@ pub(crate) struct Plan<'a> {
     pub neighbours: BTreeMap<(SubnetId, Ipv4Addr), MacAddr>,
     /// Sets of groups in use, by number.
     pub policies: BTreeMap<u32, Policy<'a>>,
+    /// Groups that their rules name.
+    pub named: BTreeMap<SecurityGroupId, Named<'a>>,
 }
 
 /// A port that is compiled.
@@ -73,8 +75,13 @@ pub(crate) struct Subnet<'a> {
 pub(crate) struct Policy<'a> {
     /// Without repetition, sorted.
     pub rules: Vec<&'a RuleSpec>,
-    /// Members of the groups that rules name, sorted.
-    pub members: BTreeMap<SecurityGroupId, BTreeSet<Ipv4Addr>>,
+}
+
+/// A group as rules see it that name it.
+pub(crate) struct Named<'a> {
+    pub vpc: &'a VpcSpec,
+    /// Without repetition, sorted.
+    pub members: BTreeSet<Ipv4Addr>,
 }
 
 impl Subnet<'_> {
@@ -117,6 +124,7 @@ impl<'a> Plan<'a> {
         open.sort_by_key(|p| (p.spec.id, p.spec.port_no));
         closed.sort();
         let policies = number_policies(&index, &mut open);
+        let named = named_groups(&index, &policies);
         let subnets: BTreeMap<_, _> = open.iter().map(|p| (p.subnet.spec.id, p.subnet)).collect();
         let vpcs: BTreeMap<_, _> = open.iter().map(|p| (p.vpc.id, p.vpc)).collect();
         let remotes = remotes(document, facts, &index, &open, &vpcs);
@@ -131,7 +139,7 @@ impl<'a> Plan<'a> {
             .map(|a| ((a.subnet, a.private_ip), a.mac))
             .collect();
         neighbours.extend(open.iter().map(|p| ((p.subnet.spec.id, p.spec.private_ip), p.spec.mac)));
-        Self { facts, ports: open, closed, subnets, vpcs, remotes, neighbours, policies }
+        Self { facts, ports: open, closed, subnets, vpcs, remotes, neighbours, policies, named }
     }
 }
 
@@ -372,14 +380,27 @@ fn policy_of_set<'a>(index: &Index<'a>, set: &BTreeSet<SecurityGroupId>) -> Poli
     let mut rules: Vec<&RuleSpec> =
         set.iter().filter_map(|id| index.groups.get(id)).flat_map(|g| &g.rules).collect();
     rules.sort_by_key(|r| (r.id, r.direction, r.protocol, r.ports, r.icmp, r.peer.clone()));
-    let members = rules
-        .iter()
-        .filter_map(|r| match r.peer {
-            Peer::Group(id) => index.groups.get(&id).map(|g| (id, g.members.iter().copied().collect())),
+    Policy { rules }
+}
+
+fn named_groups<'a>(
+    index: &Index<'a>,
+    policies: &BTreeMap<u32, Policy<'a>>,
+) -> BTreeMap<SecurityGroupId, Named<'a>> {
+    let ids: BTreeSet<_> = policies
+        .values()
+        .flat_map(|p| &p.rules)
+        .filter_map(|rule| match rule.peer {
+            Peer::Group(id) => Some(id),
             Peer::Cidr(_) => None,
         })
         .collect();
-    Policy { rules, members }
+    let named = |id: SecurityGroupId| {
+        let group = *index.groups.get(&id)?;
+        let vpc = *index.vpcs.get(&group.vpc)?;
+        Some((id, Named { vpc, members: group.members.iter().copied().collect() }))
+    };
+    ids.into_iter().filter_map(named).collect()
 }
 
 /// FNV-1a: a stable hash, for numbers that must not change from one build or run to the next.

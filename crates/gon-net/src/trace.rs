@@ -4,7 +4,7 @@
 //! verdict of Open vSwitch for whole, untagged or tagged, IPv4 and ARP packets with a model of connection tracking that
 //! knows addresses, ports and direction, not sequence numbers or time. For pure tests, and for telling an operator why.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
 
@@ -15,12 +15,129 @@ use crate::flow::{Action, ETH_IP, Field, Flow, FlowTable, IP_ICMP, IP_TCP, IP_UD
 use crate::flow::{Slice, mac_bits};
 use crate::pipeline::{Stage, ct_state};
 
+/// TCP flags of the answer to the first packet.
+const SYN_ACK: u64 = 0x12;
+
 /// Deeper than this, Open vSwitch gives up too.
 const DEPTH: usize = 64;
 
+/// Every field, by its [`place`].
+const FIELDS: [Field; 52] = [
+    Field::InPort,
+    Field::TunId,
+    Field::TunSrc,
+    Field::TunDst,
+    Field::Metadata,
+    Field::Reg(0),
+    Field::Reg(1),
+    Field::Reg(2),
+    Field::Reg(3),
+    Field::Reg(4),
+    Field::Reg(5),
+    Field::Reg(6),
+    Field::Reg(7),
+    Field::Reg(8),
+    Field::Reg(9),
+    Field::Reg(10),
+    Field::Reg(11),
+    Field::Reg(12),
+    Field::Reg(13),
+    Field::Reg(14),
+    Field::Reg(15),
+    Field::ConjId,
+    Field::CtState,
+    Field::CtZone,
+    Field::CtMark,
+    Field::VlanTci,
+    Field::EthSrc,
+    Field::EthDst,
+    Field::EthType,
+    Field::IpProto,
+    Field::IpFrag,
+    Field::IpTtl,
+    Field::IpSrc,
+    Field::IpDst,
+    Field::CtIpSrc,
+    Field::CtIpDst,
+    Field::CtIpProto,
+    Field::CtTpSrc,
+    Field::CtTpDst,
+    Field::TcpSrc,
+    Field::TcpDst,
+    Field::TcpFlags,
+    Field::UdpSrc,
+    Field::UdpDst,
+    Field::IcmpType,
+    Field::IcmpCode,
+    Field::ArpOp,
+    Field::ArpSpa,
+    Field::ArpTpa,
+    Field::ArpSha,
+    Field::ArpTha,
+    // There is none; registers beyond the last are nowhere.
+    Field::Reg(255),
+];
+
+/// Where a packet keeps a field's value.
+const fn place(field: Field) -> usize {
+    match field {
+        Field::InPort => 0,
+        Field::TunId => 1,
+        Field::TunSrc => 2,
+        Field::TunDst => 3,
+        Field::Metadata => 4,
+        Field::Reg(n) if n < 16 => 5 + n as usize,
+        Field::Reg(_) => 51,
+        Field::ConjId => 21,
+        Field::CtState => 22,
+        Field::CtZone => 23,
+        Field::CtMark => 24,
+        Field::VlanTci => 25,
+        Field::EthSrc => 26,
+        Field::EthDst => 27,
+        Field::EthType => 28,
+        Field::IpProto => 29,
+        Field::IpFrag => 30,
+        Field::IpTtl => 31,
+        Field::IpSrc => 32,
+        Field::IpDst => 33,
+        Field::CtIpSrc => 34,
+        Field::CtIpDst => 35,
+        Field::CtIpProto => 36,
+        Field::CtTpSrc => 37,
+        Field::CtTpDst => 38,
+        Field::TcpSrc => 39,
+        Field::TcpDst => 40,
+        Field::TcpFlags => 41,
+        Field::UdpSrc => 42,
+        Field::UdpDst => 43,
+        Field::IcmpType => 44,
+        Field::IcmpCode => 45,
+        Field::ArpOp => 46,
+        Field::ArpSpa => 47,
+        Field::ArpTpa => 48,
+        Field::ArpSha => 49,
+        Field::ArpTha => 50,
+    }
+}
+
 /// A packet with its pipeline context: the value of every field; what is not set is 0.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Packet(BTreeMap<Field, u64>);
+#[derive(Clone, PartialEq, Eq)]
+pub struct Packet([u64; FIELDS.len()]);
+
+impl Default for Packet {
+    fn default() -> Self {
+        Self([0; FIELDS.len()])
+    }
+}
+
+impl fmt::Debug for Packet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map()
+            .entries(FIELDS.iter().zip(&self.0).filter(|(_, value)| **value != 0).map(|(k, v)| (k, v)))
+            .finish()
+    }
+}
 
 impl Packet {
     /// An Ethernet frame.
@@ -49,15 +166,10 @@ impl Packet {
     /// A field's value.
     #[must_use]
     pub fn get(&self, field: Field) -> u64 {
-        self.0.get(&field).copied().unwrap_or(0)
+        self.0[place(field)]
     }
     fn set(&mut self, field: Field, value: u64) {
-        let value = value & field.full_mask();
-        if value == 0 {
-            self.0.remove(&field);
-        } else {
-            self.0.insert(field, value);
-        }
+        self.0[place(field)] = value & field.full_mask();
     }
     /// An address field.
     #[must_use]
@@ -84,8 +196,9 @@ impl Packet {
     /// What leaves: without registers, connection state and ingress port. What goes with a tunnel stays: key and ends.
     #[must_use]
     pub fn on_the_wire(&self) -> Self {
-        let wire = |field: &Field| {
-            !matches!(
+        let mut packet = self.clone();
+        for (field, value) in FIELDS.iter().zip(&mut packet.0) {
+            if matches!(
                 field,
                 Field::InPort
                     | Field::Metadata
@@ -99,9 +212,11 @@ impl Packet {
                     | Field::CtIpProto
                     | Field::CtTpSrc
                     | Field::CtTpDst
-            )
-        };
-        Self(self.0.iter().filter(|(f, _)| wire(f)).map(|(f, v)| (*f, *v)).collect())
+            ) {
+                *value = 0;
+            }
+        }
+        packet
     }
     fn matches(&self, matches: &Match) -> bool {
         matches.conditions().iter().all(|c| self.get(c.field) & c.mask == c.value)
@@ -209,6 +324,8 @@ impl Conntrack {
         let tuple = Tuple::of(packet);
         let tracked = [IP_TCP, IP_UDP, IP_ICMP].map(u64::from).contains(&tuple.proto);
         let echo = tuple.proto != IP_ICMP.into() || tuple.tp_src == 0 || tuple.tp_src == 8;
+        // What answers a SYN begins nothing.
+        let syn_ack = tuple.proto == IP_TCP.into() && packet.get(Field::TcpFlags) & SYN_ACK == SYN_ACK;
         let (mut state, mut first, mut mark) = (ct_state::TRK, tuple, 0);
         if let Some(known) = self.0.get(&(zone, tuple)) {
             state |= if known.answered { ct_state::EST } else { ct_state::NEW };
@@ -218,7 +335,7 @@ impl Conntrack {
             state |= ct_state::EST | ct_state::RPL;
             mark = known.mark;
             first = tuple.reversed();
-        } else if !tracked || !echo || (tuple.proto == IP_ICMP.into() && tuple.tp_src == 0) {
+        } else if !tracked || !echo || syn_ack || (tuple.proto == IP_ICMP.into() && tuple.tp_src == 0) {
             state |= ct_state::INV;
         } else {
             state |= ct_state::NEW;
@@ -252,14 +369,19 @@ pub struct Step {
     pub priority: u16,
     /// Where it comes from.
     pub cookie: Cookie,
-    /// What it matches, in words.
-    pub matches: String,
+    /// What it matches.
+    pub matches: Match,
+    /// Whether it does nothing, so that the packet ends here.
+    pub drops: bool,
+    /// If it stands for all clauses of a conjunction: where the flows that are its clauses come from, in their order.
+    pub clauses: Vec<Cookie>,
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = Stage::of_table(self.table).map_or("?", Stage::name);
-        write!(f, "{:>3} {name:<14} {:>5} {} [{}]", self.table, self.priority, self.matches, self.cookie)
+        write!(f, "{:>3} {name:<14} {:>5} {} [{}]", self.table, self.priority, self.matches, self.cookie)?;
+        self.clauses.iter().try_for_each(|clause| write!(f, " [{clause}]"))
     }
 }
 
@@ -298,19 +420,34 @@ impl fmt::Display for Verdict {
 /// Sends a packet into a port and follows it. Connections it begins are remembered in `conntrack`.
 #[must_use]
 pub fn trace(table: &FlowTable, in_port: u32, packet: &Packet, conntrack: &mut Conntrack) -> Verdict {
-    let mut run = Run { table, conntrack, verdict: Verdict::default() };
-    let mut packet = packet.on_the_wire().with(Field::InPort, in_port.into());
-    run.table(0, &mut packet, false, 0);
-    run.verdict
+    Run { table, conntrack, explain: true, verdict: Verdict::default() }.whole(in_port, packet)
+}
+
+/// As [`trace`], what left alone: for very many packets.
+#[must_use]
+pub fn forward(
+    table: &FlowTable,
+    in_port: u32,
+    packet: &Packet,
+    conntrack: &mut Conntrack,
+) -> Vec<(u32, Packet)> {
+    Run { table, conntrack, explain: false, verdict: Verdict::default() }.whole(in_port, packet).outputs
 }
 
 struct Run<'a> {
     table: &'a FlowTable,
     conntrack: &'a mut Conntrack,
+    explain: bool,
     verdict: Verdict,
 }
 
 impl Run<'_> {
+    fn whole(mut self, in_port: u32, packet: &Packet) -> Verdict {
+        let mut packet = packet.on_the_wire().with(Field::InPort, in_port.into());
+        self.table(0, &mut packet, false, 0);
+        self.verdict
+    }
+
     /// Looks a table up and does what it says; `false` if the packet is dropped for good.
     fn table(&mut self, number: u8, packet: &mut Packet, as_first: bool, depth: usize) -> bool {
         if depth > DEPTH {
@@ -319,13 +456,17 @@ impl Run<'_> {
         let first = if as_first { packet.as_first() } else { Some(packet.clone()) };
         let Some(seen) = first else { return true };
         let table = self.table;
-        let Some(flow) = find(table.of_table(number), &seen) else { return true };
-        self.verdict.path.push(Step {
-            table: flow.table,
-            priority: flow.priority,
-            cookie: flow.cookie,
-            matches: flow.matches.to_string(),
-        });
+        let Some((flow, clauses)) = find(table.of_table(number), &seen) else { return true };
+        if self.explain {
+            self.verdict.path.push(Step {
+                table: flow.table,
+                priority: flow.priority,
+                cookie: flow.cookie,
+                matches: flow.matches.clone(),
+                drops: flow.actions.is_empty(),
+                clauses,
+            });
+        }
         flow.actions.iter().all(|action| self.act(action, packet, depth))
     }
 
@@ -391,25 +532,28 @@ fn clear_ct(packet: &mut Packet) {
     }
 }
 
-/// The flow that wins: the first match in falling priority, where a flow that is a clause counts as soon as all clauses
-/// of its conjunction match.
-fn find<'a>(flows: &'a [Flow], packet: &Packet) -> Option<&'a Flow> {
-    let mut clauses: BTreeMap<u32, BTreeSet<u8>> = BTreeMap::new();
+/// The flow that wins: the first match in falling priority, where flows that are clauses count as soon as all clauses of their
+/// conjunction match, in one priority. With it, the clauses.
+fn find<'a>(flows: &'a [Flow], packet: &Packet) -> Option<(&'a Flow, Vec<Cookie>)> {
+    let mut priority = 0;
+    let mut clauses: BTreeMap<u32, BTreeMap<u8, Cookie>> = BTreeMap::new();
     for flow in flows.iter().filter(|f| packet.matches(&f.matches)) {
         if !matches!(flow.actions.first(), Some(Action::Conjunction { .. })) {
-            return Some(flow);
+            return Some((flow, vec![]));
+        }
+        if flow.priority != priority {
+            clauses.clear();
+            priority = flow.priority;
         }
         for action in &flow.actions {
-            if let Action::Conjunction { id, clause, of } = action {
-                let seen = clauses.entry(*id).or_default();
-                seen.insert(*clause);
-                if seen.len() == usize::from(*of) {
-                    let whole = packet.clone().with(Field::ConjId, (*id).into());
-                    let named =
-                        |f: &&Flow| f.matches.get(Field::ConjId).is_some() && whole.matches(&f.matches);
-                    if let Some(flow) = flows.iter().find(named) {
-                        return Some(flow);
-                    }
+            let Action::Conjunction { id, clause, of } = action else { continue };
+            let seen = clauses.entry(*id).or_default();
+            seen.entry(*clause).or_insert(flow.cookie);
+            if seen.len() == usize::from(*of) {
+                let whole = packet.clone().with(Field::ConjId, (*id).into());
+                let named = |f: &&Flow| f.matches.get(Field::ConjId).is_some() && whole.matches(&f.matches);
+                if let Some(flow) = flows.iter().find(named) {
+                    return Some((flow, seen.values().copied().collect()));
                 }
             }
         }

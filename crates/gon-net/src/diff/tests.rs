@@ -20,13 +20,22 @@ fn only_what_changed() {
 }
 
 #[test]
-fn a_new_member_is_one_flow_per_rule_that_names_the_group() {
+fn a_new_member_is_one_flow_whoever_names_the_group() {
     let old = compile(&two_vpcs().doc, &facts());
     let mut topology = two_vpcs();
     topology.doc.groups[0].members.push("10.0.2.99".parse().unwrap());
     let new = compile(&topology.doc, &facts());
     // Group 1 is named by itself and by group 2, inbound.
-    assert_eq!(diff(&old.flows, &new.flows).len(), 2);
+    assert_eq!(diff(&old.flows, &new.flows).len(), 1);
+    assert_eq!(zone_changes(&old, &new), ZoneChanges::default());
+    // Who goes may do less everywhere where the group is named; who goes from one of its groups, too.
+    assert_eq!(zone_changes(&new, &old).revoked, [16, 17, 18]);
+    let mut two = topology.clone();
+    two.doc.groups[1].members.push("10.0.2.99".parse().unwrap());
+    two.doc.groups[1].rules.push(allow(99, "in udp 7 from sg 2"));
+    let with_two = compile(&two.doc, &facts());
+    two.doc.groups[1].members.retain(|m| *m != std::net::Ipv4Addr::new(10, 0, 2, 99));
+    assert_eq!(zone_changes(&with_two, &compile(&two.doc, &facts())).revoked, [18]);
 }
 
 #[test]

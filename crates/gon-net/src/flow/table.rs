@@ -91,6 +91,11 @@ impl FlowTable {
     pub fn flows(&self) -> &[Flow] {
         &self.flows
     }
+    /// The flow of this key.
+    #[must_use]
+    pub fn get(&self, key: FlowKey<'_>) -> Option<&Flow> {
+        self.flows.binary_search_by(|flow| flow.key().cmp(&key)).ok().and_then(|at| self.flows.get(at))
+    }
     /// How many flows.
     #[must_use]
     pub const fn len(&self) -> usize {

@@ -22,7 +22,7 @@ use crate::flow::{Action, Field, Flow, FlowTable, Match};
 use crate::pipeline::{SCRATCH, Stage};
 use crate::plan::Plan;
 
-pub(crate) use policy::{policy_flows, policy_of};
+pub(crate) use policy::shrunk;
 
 /// All flows of a plan.
 pub(crate) fn all(plan: &Plan<'_>) -> FlowTable {
@@ -76,6 +76,11 @@ const fn go(stage: Stage) -> Action {
 /// Write a register.
 fn reg(field: Field, value: impl Into<u64>) -> Action {
     Action::load(field, value.into())
+}
+
+/// The value that a match wants a whole register to have.
+fn reg_match(matches: &Match, field: Field) -> Option<u32> {
+    matches.get(field).and_then(|c| u32::try_from(c.value).ok())
 }
 
 /// An IPv4 address as the bits of a field.

@@ -4,27 +4,39 @@
 //! Promises: a packet reaches `admitted` exactly if a rule of the set allows that beginning.
 //!
 //! Rules are compiled once per distinct set of groups, whatever the number of ports. A rule with a CIDR peer is a flow
-//! per port mask. A rule with a group peer is a conjunction of two clauses, "the peer is one of the members" and
-//! "protocol and port are one of these", so members and ports add up instead of multiplying. Rules only ever allow, so
-//! overlap needs no order; plain flows stand above conjunctions, because the two may have the same match.
+//! per port mask. A rule with a group peer is a conjunction of two clauses, and neither knows of the other:
+//!
+//! ```text
+//! 1/2  VPC, lens, peer's address      → the groups it is a member of        one flow per address and lens
+//! 2/2  set of groups, lens, traffic   → the groups that rules let send it   one flow per port mask
+//!      id = (group, lens)             → admitted                            one flow per group named and lens
+//! ```
+//!
+//! The id says "a member of this group", not "of this group as that set of groups sees it": a set of groups stands in the
+//! second clause alone, so any pair of a member and a line of traffic that names its group is a rule. Hence addresses
+//! and rules add up, however many sets of groups name a group (ADR 11), and who joins a group or leaves it is one flow for
+//! each lens that the group is looked at through. Rules only ever allow, so overlap needs no order; plain flows stand above
+//! conjunctions, because the two may have the same match.
 //!
 //! A later fragment has no ports. The kernel datapath never shows one here; the userspace datapath does, after it has
 //! tracked all fragments of a packet together. It passes if some rule allows its protocol and peer, whatever the port:
-//! without the first fragment, which is judged by its ports, no receiver can make anything of it.
+//! without the first fragment, which is judged by its ports, no receiver can make anything of it. Blocks that rules name
+//! are put together for that, so that it costs few flows.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 
 use gon_proto::{Direction, Peer, RuleSpec};
 use gon_types::id::SecurityGroupId;
 use gon_types::{PortRange, Protocol};
+use ipnet::Ipv4Net;
 
-use super::{LATER_FRAGMENT, Sink, go, security_group};
+use super::{LATER_FRAGMENT, Sink, go, reg_match, security_group};
 use crate::compile::Mirror;
 use crate::cookie::Cookie;
+use crate::diff::{FlowMod, diff};
 use crate::flow::{Action, Field, Flow, FlowTable, IP_TCP, IP_UDP, Match};
-use crate::pipeline::{LENS, POLICY, Stage, lens};
-use crate::plan::{Hash, Plan, Policy};
+use crate::pipeline::{LENS, POLICY, Stage, VPC, lens};
+use crate::plan::{Hash, MOST_PEER_GROUPS, Plan, Policy};
 
 const STAGE: Stage = Stage::Policy;
 const PLAIN: u16 = 200;
@@ -34,18 +46,21 @@ const TRAFFIC: u8 = 2;
 
 pub(super) fn flows(plan: &Plan<'_>, sink: &mut Sink) {
     let mirror = plan.facts.mirror;
-    let mut conjunctions = Conjunctions::default();
+    let lenses: &[Lens] = if mirror == Mirror::Off { &[Lens::Plain] } else { &Lens::ALL };
+    let named = Named::new(plan, lenses);
+    named.flows(plan, sink);
     for (number, policy) in &plan.policies {
-        let lenses: &[Lens] = if mirror == Mirror::Off { &[Lens::Plain] } else { &Lens::ALL };
         for lens in lenses {
-            of_policy(*number, policy, *lens, &mut conjunctions, sink);
+            for direction in Direction::ALL {
+                of_policy(*number, policy, View { lens: *lens, direction }, &named, sink);
+            }
         }
     }
     security_group::second_chance(mirror, sink);
 }
 
-/// From which side the rules look.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// At which packet the rules look.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Lens {
     /// At the packet that began the connection.
     Plain,
@@ -55,110 +70,160 @@ enum Lens {
 
 impl Lens {
     const ALL: [Self; 2] = [Self::Plain, Self::Mirrored];
+}
 
-    const fn number(self, direction: Direction) -> u64 {
-        match (self, direction) {
-            (Self::Plain, Direction::Inbound) => lens::INBOUND,
-            (Self::Plain, Direction::Outbound) => lens::OUTBOUND,
-            (Self::Mirrored, Direction::Inbound) => lens::INBOUND_MIRRORED,
-            (Self::Mirrored, Direction::Outbound) => lens::OUTBOUND_MIRRORED,
+/// A lens, and which way the rules are that look through it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct View {
+    lens: Lens,
+    direction: Direction,
+}
+
+impl View {
+    const fn number(self) -> u64 {
+        match (self.lens, self.direction) {
+            (Lens::Plain, Direction::Inbound) => lens::INBOUND,
+            (Lens::Plain, Direction::Outbound) => lens::OUTBOUND,
+            (Lens::Mirrored, Direction::Inbound) => lens::INBOUND_MIRRORED,
+            (Lens::Mirrored, Direction::Outbound) => lens::OUTBOUND_MIRRORED,
         }
     }
     /// Where the peer's address is.
-    const fn peer(self, direction: Direction) -> Field {
-        match (self, direction) {
-            (Self::Plain, Direction::Inbound) | (Self::Mirrored, Direction::Outbound) => Field::IpSrc,
-            (Self::Plain, Direction::Outbound) | (Self::Mirrored, Direction::Inbound) => Field::IpDst,
+    const fn peer(self) -> Field {
+        match (self.lens, self.direction) {
+            (Lens::Plain, Direction::Inbound) | (Lens::Mirrored, Direction::Outbound) => Field::IpSrc,
+            (Lens::Plain, Direction::Outbound) | (Lens::Mirrored, Direction::Inbound) => Field::IpDst,
         }
     }
     const fn tcp_port(self) -> Field {
-        match self {
-            Self::Plain => Field::TcpDst,
-            Self::Mirrored => Field::TcpSrc,
+        match self.lens {
+            Lens::Plain => Field::TcpDst,
+            Lens::Mirrored => Field::TcpSrc,
         }
     }
-}
-
-/// Ids of conjunctions: a number that depends on policy, direction, lens and peer group only, so that it stays the same
-/// while rules and members come and go.
-#[derive(Default)]
-struct Conjunctions {
-    taken: BTreeSet<u32>,
-}
-
-impl Conjunctions {
-    fn id(&mut self, policy: u32, lens: u64, group: SecurityGroupId) -> u32 {
-        let hash = Hash::new().add(&policy.to_be_bytes()).add(&lens.to_be_bytes());
-        let id = hash.add(group.uuid().as_bytes()).free_number(|n| self.taken.contains(&n));
-        self.taken.insert(id);
-        id
+    /// Whether a rule is about anything that is seen here.
+    fn sees(self, rule: &RuleSpec) -> bool {
+        let tcp = matches!(rule.protocol, Protocol::All | Protocol::Tcp);
+        rule.direction == self.direction && (self.lens == Lens::Plain || tcp)
     }
 }
 
-fn of_policy(number: u32, policy: &Policy<'_>, lens: Lens, conjunctions: &mut Conjunctions, sink: &mut Sink) {
-    let admit = || vec![go(Stage::Admitted)];
-    for direction in [Direction::Inbound, Direction::Outbound] {
-        let base = || Match::ip().with(POLICY, number.into()).with(LENS, lens.number(direction));
-        // What goes with which peer group; several rules may name one group.
-        let mut by_group: BTreeMap<SecurityGroupId, Vec<(&RuleSpec, Match)>> = BTreeMap::new();
-        for rule in policy.rules.iter().filter(|r| r.direction == direction) {
-            for matches in traffic(rule, lens, &base()) {
-                match rule.peer {
-                    Peer::Cidr(net) => {
-                        let matches = matches.net(lens.peer(direction), net.trunc());
-                        sink.of(STAGE, rule.id, PLAIN, matches, admit());
-                    }
-                    Peer::Group(group) => by_group.entry(group).or_default().push((rule, matches)),
+/// The groups that rules name, with the id of "its members", by how they are looked at. An id depends on group and view
+/// only, so that it stays the same while sets of groups, rules and members come and go.
+struct Named(BTreeMap<(View, SecurityGroupId), u32>);
+
+impl Named {
+    fn new(plan: &Plan<'_>, lenses: &[Lens]) -> Self {
+        let mut ids = BTreeMap::new();
+        for rule in plan.policies.values().flat_map(|p| &p.rules) {
+            let Peer::Group(group) = rule.peer else { continue };
+            for lens in lenses {
+                let view = View { lens: *lens, direction: rule.direction };
+                if view.sees(rule) {
+                    ids.insert((view, group), 0);
                 }
             }
         }
-        let mut clauses: BTreeMap<Match, (Cookie, BTreeSet<Action>)> = BTreeMap::new();
-        for (group, traffic) in by_group {
-            let id = conjunctions.id(number, lens.number(direction), group);
-            let clause = |clause| Action::Conjunction { id, clause, of: 2 };
-            let mut add = |matches, cookie: Cookie, action| {
-                let entry = clauses.entry(matches).or_insert_with(|| (cookie, BTreeSet::new()));
-                entry.0 = entry.0.min(cookie);
-                entry.1.insert(action);
-            };
-            for member in members(policy, group) {
-                let matches = base().addr(lens.peer(direction), member);
-                add(matches, Cookie::of(STAGE, group), clause(PEER));
-            }
-            for (rule, matches) in traffic {
-                add(matches, Cookie::of(STAGE, rule.id), clause(TRAFFIC));
-            }
-            let both = Match::any().with(Field::ConjId, id.into());
-            // A flow matches what the packet is now, not what it looked like: only the id and the prerequisites.
-            sink.of(STAGE, group, CONJUNCTION, both, admit());
+        let mut taken = BTreeSet::new();
+        for ((view, group), id) in &mut ids {
+            let hash = Hash::new().add(&view.number().to_be_bytes()).add(group.uuid().as_bytes());
+            *id = hash.free_number(|n| taken.contains(&n));
+            taken.insert(*id);
         }
-        for (matches, (cookie, actions)) in clauses {
-            let actions = actions.into_iter().collect();
+        Self(ids)
+    }
+
+    fn clause(&self, view: View, group: SecurityGroupId, clause: u8) -> Option<Action> {
+        self.0.get(&(view, group)).map(|id| Action::Conjunction { id: *id, clause, of: 2 })
+    }
+
+    /// Who is a member of which, and that both clauses together allow.
+    fn flows(&self, plan: &Plan<'_>, sink: &mut Sink) {
+        let mut clauses = Clauses::default();
+        for ((view, group), id) in &self.0 {
+            let both = Match::any().with(Field::ConjId, (*id).into());
+            // A flow matches what the packet is now, not what it looked like: only the id.
+            sink.of(STAGE, *group, CONJUNCTION, both, vec![go(Stage::Admitted)]);
+            let (Some(named), Some(clause)) = (plan.named.get(group), self.clause(*view, *group, PEER))
+            else {
+                continue;
+            };
+            let base = Match::ip().with(VPC, named.vpc.key.into()).with(LENS, view.number());
+            for member in &named.members {
+                let matches = base.clone().addr(view.peer(), *member);
+                clauses.add(matches, Cookie::of(STAGE, *group), clause.clone());
+            }
+        }
+        clauses.flows(sink);
+    }
+}
+
+/// Clauses by what they match: one flow may be a clause of several conjunctions.
+#[derive(Default)]
+struct Clauses(BTreeMap<Match, (Cookie, BTreeSet<Action>)>);
+
+impl Clauses {
+    fn add(&mut self, matches: Match, cookie: Cookie, clause: Action) {
+        let entry = self.0.entry(matches).or_insert_with(|| (cookie, BTreeSet::new()));
+        entry.0 = entry.0.min(cookie);
+        entry.1.insert(clause);
+    }
+    fn flows(self, sink: &mut Sink) {
+        for (matches, (cookie, actions)) in self.0 {
+            // What does not fit into a message to the switch allows nothing. (No document of ours comes near: an interface
+            // has a handful of groups, and `plan` bounds how many a set of groups may name.)
+            let actions = actions.into_iter().take(MOST_PEER_GROUPS).collect();
             sink.0.push(Flow::new(STAGE.table(), CONJUNCTION, cookie, matches, actions));
         }
     }
 }
 
-fn members(policy: &Policy<'_>, group: SecurityGroupId) -> impl Iterator<Item = Ipv4Addr> {
-    policy.members.get(&group).into_iter().flatten().copied()
+fn of_policy(number: u32, policy: &Policy<'_>, view: View, named: &Named, sink: &mut Sink) {
+    let admit = || vec![go(Stage::Admitted)];
+    let base = Match::ip().with(POLICY, number.into()).with(LENS, view.number());
+    let mut clauses = Clauses::default();
+    // Blocks whose fragments may pass, and the first rule that says so.
+    let mut fragments: BTreeMap<Match, (Cookie, Vec<Ipv4Net>)> = BTreeMap::new();
+    for rule in policy.rules.iter().filter(|r| view.sees(r)) {
+        let cookie = Cookie::of(STAGE, rule.id);
+        match rule.peer {
+            Peer::Cidr(net) => {
+                for matches in traffic(rule, view, &base) {
+                    let matches = matches.net(view.peer(), net.trunc());
+                    sink.of(STAGE, rule.id, PLAIN, matches, admit());
+                }
+                if let Some(later) = later_fragments(rule, &base) {
+                    fragments.entry(later).or_insert((cookie, vec![])).1.push(net.trunc());
+                }
+            }
+            Peer::Group(group) => {
+                let Some(clause) = named.clause(view, group, TRAFFIC) else { continue };
+                for matches in traffic(rule, view, &base).into_iter().chain(later_fragments(rule, &base)) {
+                    clauses.add(matches, cookie, clause.clone());
+                }
+            }
+        }
+    }
+    for (later, (cookie, blocks)) in fragments {
+        for block in Ipv4Net::aggregate(&blocks) {
+            let matches = later.clone().net(view.peer(), block);
+            sink.0.push(Flow::new(STAGE.table(), PLAIN, cookie, matches, admit()));
+        }
+    }
+    clauses.flows(sink);
 }
 
 /// Protocol and ports of a rule as matches.
-fn traffic(rule: &RuleSpec, lens: Lens, base: &Match) -> Vec<Match> {
+fn traffic(rule: &RuleSpec, view: View, base: &Match) -> Vec<Match> {
     let proto = |proto: u8| base.clone().with(Field::IpProto, proto.into());
     let ports = |matches: Match, field| -> Vec<Match> {
-        let range = rule.ports.unwrap_or(PortRange::ALL);
-        let later = matches.clone().with(Field::IpFrag, LATER_FRAGMENT);
-        let whole = masks(range)
-            .into_iter()
-            .map(|(value, mask)| matches.clone().masked(field, value.into(), mask.into()));
-        // A rule for all ports matches later fragments as it is.
-        whole.chain((range != PortRange::ALL).then_some(later)).collect()
+        let masks = masks(rule.ports.unwrap_or(PortRange::ALL)).into_iter();
+        masks.map(|(value, mask)| matches.clone().masked(field, value.into(), mask.into())).collect()
     };
-    match (rule.protocol, lens) {
+    match (rule.protocol, view.lens) {
         (Protocol::All, Lens::Plain) => vec![base.clone()],
         (Protocol::All, Lens::Mirrored) => vec![proto(IP_TCP)],
-        (Protocol::Tcp, _) => ports(proto(IP_TCP), lens.tcp_port()),
+        (Protocol::Tcp, _) => ports(proto(IP_TCP), view.tcp_port()),
         (Protocol::Udp, Lens::Plain) => ports(proto(IP_UDP), Field::UdpDst),
         (Protocol::Icmp, Lens::Plain) => {
             let matches = proto(crate::flow::IP_ICMP);
@@ -177,8 +242,19 @@ fn traffic(rule: &RuleSpec, lens: Lens, base: &Match) -> Vec<Match> {
     }
 }
 
+/// Later fragments of what a rule for some ports allows. (A rule for all ports matches them as it is.)
+fn later_fragments(rule: &RuleSpec, base: &Match) -> Option<Match> {
+    let proto = match rule.protocol {
+        Protocol::Tcp => IP_TCP,
+        Protocol::Udp => IP_UDP,
+        Protocol::All | Protocol::Icmp => return None,
+    };
+    let later = base.clone().with(Field::IpProto, proto.into()).with(Field::IpFrag, LATER_FRAGMENT);
+    (rule.ports? != PortRange::ALL).then_some(later)
+}
+
 /// A range of ports as the fewest (value, mask) pairs; at most 30, one for the whole range.
-fn masks(range: PortRange) -> Vec<(u16, u16)> {
+pub(super) fn masks(range: PortRange) -> Vec<(u16, u16)> {
     let (mut first, last) = (u32::from(range.first()), u32::from(range.last()));
     let mut masks = Vec::new();
     while first <= last {
@@ -192,15 +268,44 @@ fn masks(range: PortRange) -> Vec<(u16, u16)> {
     masks
 }
 
-/// The rules that are installed: priority and match of each flow of the stage, the default drop and the like excepted.
-pub(crate) fn policy_flows(flows: &FlowTable) -> impl Iterator<Item = (u16, &Match)> {
-    let flows = flows.of_table(STAGE.table()).iter();
-    flows.filter(|f| policy_of(&f.matches).is_some()).map(|f| (f.priority, &f.matches))
+/// The sets of groups that may allow less than before: a flow of theirs is gone, or a member of a group they name.
+pub(crate) fn shrunk(old: &FlowTable, new: &FlowTable) -> BTreeSet<u32> {
+    let mut sets = BTreeSet::new();
+    let mut left = BTreeSet::new();
+    for change in diff(old, new) {
+        let (before, now): (&Flow, &[Action]) = match change {
+            FlowMod::Delete(flow) => (flow, &[]),
+            FlowMod::Add(flow) => match old.get(flow.key()) {
+                Some(before) => (before, &flow.actions),
+                None => continue,
+            },
+        };
+        let lost = before.actions.iter().filter(|action| !now.contains(action));
+        if before.table != STAGE.table() {
+            continue;
+        }
+        match reg_match(&before.matches, POLICY) {
+            Some(set) => sets.extend(lost.map(|_| set)),
+            None => left.extend(lost.filter_map(conjunction)),
+        }
+    }
+    if !left.is_empty() {
+        for flow in old.of_table(STAGE.table()) {
+            if let Some(set) = reg_match(&flow.matches, POLICY)
+                && flow.actions.iter().filter_map(conjunction).any(|id| left.contains(&id))
+            {
+                sets.insert(set);
+            }
+        }
+    }
+    sets
 }
 
-/// The set of groups that a policy flow belongs to.
-pub(crate) fn policy_of(matches: &Match) -> Option<u32> {
-    matches.get(POLICY).map(|c| c.value as u32)
+const fn conjunction(action: &Action) -> Option<u32> {
+    match action {
+        Action::Conjunction { id, .. } => Some(*id),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
