@@ -320,19 +320,20 @@ async fn refresh(ctx: &Ctx, server: usize, epoch: u64, node: usize) -> Result<()
     };
     let mut found: Vec<InstanceRow> = ctx.leader_read((COMPUTE, epoch), read).await?;
     let had = ctx.w.servers[server].manager.borrow().had(node);
-    let is_explained = match had {
-        None => false,
+    let missing = match had {
+        None => None,
         Some(mut missing) => {
             missing.retain(|id| !found.iter().any(|row| row.id == *id));
+            let count = missing.len();
             let left = move |t: &mut Tables, _| {
                 let left =
                     |id: &Uuid| t.find(*id).is_some_and(|r| r.node != Some(node) || r.leaving || !r.compute);
                 Ok(missing.is_empty() || missing.iter().all(left))
             };
-            ctx.sql(Durability::Read, left).await?
+            ctx.sql(Durability::Read, left).await?.then_some(count)
         }
     };
-    let mut mass = mass_change_ok(&found, is_explained);
+    let mut mass = mass_change_ok(&found, missing);
     // A document that is wrong: the agent's brake is there for it.
     let wrong = {
         // The brake holds where much would be lost: by whatever document the node may work from by then.

@@ -64,10 +64,12 @@ pub(crate) fn silent(nodes: &[NodeRow]) -> (i64, i64) {
     silent.fold((0, 0), |(count, instances), n| (count + 1, instances + n.instances))
 }
 
-/// Whether a document of these rows may remove most of a node: [`removal::is_meant`] of those that are to end.
+/// Whether a document of these rows may remove most of a node: [`removal::is_meant`] of those that are to end and of those
+/// that are `missing`; `None` if one of these is not explained.
 #[must_use]
-pub fn mass_change_ok(rows: &[gon_store::compute_document::InstanceRow], is_explained: bool) -> bool {
-    removal::is_meant(rows.iter().filter(|r| r.power == "terminated").count(), is_explained)
+pub fn mass_change_ok(rows: &[gon_store::compute_document::InstanceRow], missing: Option<usize>) -> bool {
+    let ending = rows.iter().filter(|r| r.power == "terminated").count();
+    missing.is_some_and(|missing| removal::is_meant(ending + missing, true))
 }
 
 /// The instance manager. Shared by its loop and by the router that serves its documents.
@@ -86,6 +88,8 @@ pub struct InstanceManager {
     waiting: Mutex<Waiting>,
     born: Instant,
     recovery: Mutex<recover::Recovery>,
+    /// What nodes have that the restored database has forgotten.
+    forgotten: Mutex<HashMap<NodeId, BTreeSet<Uuid>>>,
 }
 
 impl std::fmt::Debug for InstanceManager {
@@ -118,6 +122,7 @@ impl InstanceManager {
             waiting: Mutex::default(),
             born: Instant::now(),
             recovery: Mutex::default(),
+            forgotten: Mutex::default(),
         }
     }
 
@@ -145,6 +150,7 @@ impl InstanceManager {
         lock(&self.reports).clear();
         lock(&self.waiting).clear();
         lock(&self.recovery).clear();
+        lock(&self.forgotten).clear();
         self.documents.clear();
         self.seat.begin(epoch);
     }
@@ -266,8 +272,7 @@ impl InstanceManager {
         // Whoever leads after it has read led when it read. One that was deposed might have read later than its successor,
         // and its newer rows in an older document would be undone by the successor's older rows in a newer one.
         fence.check(&self.store).await?;
-        let is_explained = self.is_explained(node, &rows).await?;
-        let mass_change_ok = mass_change_ok(&rows, is_explained);
+        let mass_change_ok = mass_change_ok(&rows, self.missing(node, &rows).await?);
         let mut document = resolve::document(node, rows, &self.settings)?;
         let news = self.remember_origins(node, &mut document);
         let (version, new) = self
@@ -312,13 +317,13 @@ impl InstanceManager {
             .flatten()
     }
 
-    /// Whether of everything the node had, by our last document and by its last report, either is in `rows` or
-    /// PostgreSQL has a row that says that it left. False while we know nothing of the node.
-    async fn is_explained(
+    /// How much of what the node had, by our last document and by its last report, is not in `rows`; `None` if PostgreSQL
+    /// does not say of each that it left, or while we know nothing of the node.
+    async fn missing(
         &self,
         node: NodeId,
         rows: &[gon_store::compute_document::InstanceRow],
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<usize>, StoreError> {
         let told: Option<Vec<Uuid>> = self
             .documents
             .look(node, |document| document.instances.iter().map(|instance| instance.id.uuid()).collect());
@@ -326,21 +331,45 @@ impl InstanceManager {
             let there = report.instances.iter().filter(|i| i.observed != gon_proto::ObservedInstance::Gone);
             there.map(|i| i.id.uuid()).collect()
         });
-        let Some(mut missing) = removal::known(told, said) else { return Ok(false) };
+        let Some(mut missing) = removal::known(told, said) else { return Ok(None) };
         for row in rows {
             missing.remove(&row.id);
         }
-        if missing.is_empty() {
-            return Ok(true);
+        let count = missing.len();
+        if count == 0 {
+            self.report_forgotten(node, BTreeSet::new());
+            return Ok(Some(0));
         }
+        let mut conn = self.store.conn().await?;
         let asked: Vec<Uuid> = missing.iter().copied().collect();
-        for left in gon_store::placement::left(&mut *self.store.conn().await?, node.uuid(), &asked).await? {
+        for left in gon_store::placement::left(&mut conn, node.uuid(), &asked).await? {
             missing.remove(&left);
         }
+        let asked: Vec<Uuid> = missing.iter().copied().collect();
+        let mut forgotten = BTreeSet::new();
+        if !asked.is_empty() {
+            forgotten.extend(gon_store::restoration::forgotten(&mut conn, &asked).await?);
+        }
+        missing.retain(|id| !forgotten.contains(id));
+        self.report_forgotten(node, forgotten);
         if !missing.is_empty() {
             tracing::error!(%node, count = missing.len(), ?missing, "a node has instances of which there is no row");
         }
-        Ok(missing.is_empty())
+        Ok(missing.is_empty().then_some(count))
+    }
+
+    /// Says what a node has that the restored database has forgotten. Nobody ends it but an operator.
+    fn report_forgotten(&self, node: NodeId, forgotten: BTreeSet<Uuid>) {
+        let mut all = lock(&self.forgotten);
+        let before = all.insert(node, forgotten.clone()).unwrap_or_default();
+        let count = all.values().map(BTreeSet::len).sum::<usize>();
+        drop(all);
+        self.metrics.forgotten.set(i64::try_from(count).unwrap_or(i64::MAX));
+        for id in forgotten.difference(&before) {
+            let instance = InstanceId::from_uuid(*id);
+            tracing::warn!(%node, %instance, uuid = %id,
+                "a node has an instance that the restored database has forgotten: it is left alone");
+        }
     }
 
     /// Turns instances that have nothing left anywhere into tombstones.
