@@ -30,6 +30,7 @@ pub mod recovery;
 pub mod reference;
 pub mod relay;
 pub mod reports;
+pub mod restoration;
 pub mod route_tables;
 pub mod security_groups;
 pub mod sessions;

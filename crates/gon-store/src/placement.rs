@@ -295,11 +295,15 @@ pub async fn left(conn: &mut Conn, node: Uuid, instances: &[Uuid]) -> Result<Vec
     .await?)
 }
 
-/// The same for interfaces and their ports.
+/// The same for interfaces and their ports; and those that a restored database has forgotten
+/// ([`crate::restoration::forgotten`]).
 pub async fn ports_left(conn: &mut Conn, node: Uuid, interfaces: &[Uuid]) -> Result<Vec<Uuid>> {
     Ok(sqlx::query_scalar(
         "select n.id from network_interfaces n join instances i on i.id = n.instance_id
-         where n.id = any ($2) and (n.node_id is distinct from $1 or not 'compute' = any (i.finalizers))",
+         where n.id = any ($2) and (n.node_id is distinct from $1 or not 'compute' = any (i.finalizers))
+         union all
+         select said.id from unnest($2::uuid[]) as said (id)
+         where is_restored() and not exists (select from network_interfaces n where n.id = said.id)",
     )
     .bind(node)
     .bind(interfaces)

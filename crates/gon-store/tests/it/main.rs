@@ -5,6 +5,7 @@ mod certificates;
 mod constraints;
 mod events;
 mod leader;
+mod restoration;
 mod sessions;
 
 #[tokio::test]
