@@ -42,6 +42,8 @@ pub struct RouteTable {
     pub routes: Vec<Route>,
     /// The subnets that follow it by an association of their own.
     pub associations: Vec<RouteTableAssociation>,
+    /// Its association with the VPC, `rtbassoc-…`, if it is the main one: replacing that makes another table the main one.
+    pub main_association_id: Option<String>,
     /// How far a change has come; in answers to changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied: Option<Applied>,
@@ -79,6 +81,26 @@ pub struct CreateRoute {
     pub target_type: Option<String>,
     /// `igw-…`, `i-…` or `eni-…`.
     pub target_id: String,
+}
+
+/// Another target for a route that is there.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReplaceRoute {
+    /// The destination of the route.
+    pub destination_cidr: String,
+    /// `gateway` or `instance`; known from the target unless given.
+    pub target_type: Option<String>,
+    /// `igw-…`, `i-…` or `eni-…`.
+    pub target_id: String,
+}
+
+/// Another table for whoever follows this one by an association.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReplaceRouteTableAssociation {
+    /// The table to follow from now on.
+    pub route_table_id: String,
 }
 
 /// Which route to remove.

@@ -74,7 +74,7 @@ pub struct CreateSecurityGroupRule {
     pub icmp_type: Option<i64>,
     /// ICMP code of that type, 0 to 255; every one unless given.
     pub icmp_code: Option<i64>,
-    /// The other side: an IPv4 block, or the id of a group of the same VPC.
+    /// The other side: an IPv4 block, or the id of a group of the same VPC or of a prefix list.
     pub source_destination: String,
     /// For people, at most 255 characters.
     pub description: Option<String>,
@@ -97,7 +97,7 @@ pub struct SecurityGroupRule {
     pub icmp_type: Option<i16>,
     /// ICMP code; null is every one.
     pub icmp_code: Option<i16>,
-    /// The other side: an IPv4 block or the id of a group.
+    /// The other side: an IPv4 block, or the id of a group or of a prefix list.
     pub source_destination: String,
     /// `allow`.
     pub action: String,

@@ -52,6 +52,8 @@ pub struct Subnet {
     pub route_table_id: String,
     /// Whether launches get a public address unless they say otherwise.
     pub map_public_ip_on_launch: bool,
+    /// Whether launches that name no subnet may go into it.
+    pub default_for_az: bool,
     /// How many more interfaces it has room for, exactly.
     pub available_ip_address_count: i64,
     /// How far a change has come; in answers to changes.

@@ -17,6 +17,27 @@ pub struct CreateVpc {
     pub cidr_block: String,
 }
 
+/// A further block of a VPC.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AssociateVpcCidrBlock {
+    /// An IPv4 block, /16 to /28, beside those the VPC has. Host bits are dropped.
+    pub cidr_block: String,
+}
+
+/// That a VPC has a block.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+pub struct VpcCidrBlockAssociation {
+    /// `vpc-cidr-assoc-…`.
+    pub id: String,
+    /// The block.
+    pub cidr_block: String,
+    /// `associated`.
+    pub state: String,
+    /// Whether it is the VPC's first one, which stays with it.
+    pub is_primary: bool,
+}
+
 /// What can be changed of a VPC.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -34,8 +55,12 @@ pub struct Vpc {
     pub uuid: Uuid,
     /// Its name.
     pub name: String,
-    /// Its IPv4 block.
+    /// Its first IPv4 block.
     pub cidr_block: String,
+    /// All its blocks, the first one first.
+    pub cidr_block_associations: Vec<VpcCidrBlockAssociation>,
+    /// Whether launches that name no subnet go into it.
+    pub is_default: bool,
     /// `pending` or `available`.
     pub state: String,
     /// The route table of subnets that have none of their own.

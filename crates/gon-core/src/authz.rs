@@ -66,16 +66,26 @@ enum Reach {
 }
 
 actions! {
-    CreateVpc: Write; DescribeVpcs: Read; ModifyVpc: Write; DeleteVpc: Write;
+    CreateVpc: Write; DescribeVpcs: Read; ModifyVpc: Write; DeleteVpc: Write; CreateDefaultVpc: Write;
+    AssociateVpcCidrBlock: Write; DisassociateVpcCidrBlock: Write;
     CreateSubnet: Write; DescribeSubnets: Read; ModifySubnetAttribute: Write; DeleteSubnet: Write;
     CreateRouteTable: Write; DescribeRouteTables: Read; ModifyRouteTable: Write; DeleteRouteTable: Write;
     CreateRoute: Write; DeleteRoute: Write; AssociateRouteTable: Write; DisassociateRouteTable: Write;
+    ReplaceRoute: Write; ReplaceRouteTableAssociation: Write;
     CreateInternetGateway: Write; DescribeInternetGateways: Read; ModifyInternetGateway: Write;
     DeleteInternetGateway: Write; AttachInternetGateway: Write; DetachInternetGateway: Write;
     CreateSecurityGroup: Write; DescribeSecurityGroups: Read; ModifySecurityGroup: Write; DeleteSecurityGroup: Write;
     AuthorizeSecurityGroup: Write; RevokeSecurityGroup: Write;
+    CreateManagedPrefixList: Write; DescribeManagedPrefixLists: Read; ModifyManagedPrefixList: Write;
+    DeleteManagedPrefixList: Write;
+    CreateNetworkAcl: Write; DescribeNetworkAcls: Read; ModifyNetworkAcl: Write; DeleteNetworkAcl: Write;
+    CreateNetworkAclEntry: Write; ReplaceNetworkAclEntry: Write; DeleteNetworkAclEntry: Write;
+    ReplaceNetworkAclAssociation: Write;
     CreateKeyPair: Write; DescribeKeyPairs: Read; DeleteKeyPair: Write;
     DescribeImages: Read; DescribeInstanceTypes: Read; DescribeNetworkInterfaces: Read;
+    CreateNetworkInterface: Write; ModifyNetworkInterfaceAttribute: Write; DeleteNetworkInterface: Write;
+    AttachNetworkInterface: Write; DetachNetworkInterface: Write;
+    AssignPrivateIpAddresses: Write; UnassignPrivateIpAddresses: Write;
     AllocateAddress: Write; DescribeAddresses: Read; ReleaseAddress: Write;
     AssociateAddress: Write; DisassociateAddress: Write;
     RunInstances: Write; DescribeInstances: Read; ModifyInstanceAttribute: Write; TerminateInstances: Write;

@@ -19,11 +19,11 @@ pub enum DestinationError {
     LinkLocal,
 }
 
-/// The destination of a new route, with its host bits dropped.
-pub fn destination(text: &str, vpc: Ipv4Net) -> Result<Ipv4Net, DestinationError> {
+/// The destination of a new route in a VPC of these blocks, with its host bits dropped.
+pub fn destination(text: &str, vpc: &[Ipv4Net]) -> Result<Ipv4Net, DestinationError> {
     let net = parse_cidr(text).map_err(|_| DestinationError::Malformed)?.trunc();
-    if vpc.contains(&net) {
-        return Err(DestinationError::Local(vpc));
+    if let Some(block) = vpc.iter().find(|block| block.contains(&net)) {
+        return Err(DestinationError::Local(*block));
     }
     if net.prefix_len() >= 16 && net.network().octets()[..2] == Ipv4Addr::new(169, 254, 0, 0).octets()[..2] {
         return Err(DestinationError::LinkLocal);
@@ -37,13 +37,16 @@ mod tests {
 
     #[test]
     fn the_local_route_is_not_shadowed() {
-        let vpc = "10.0.0.0/16".parse().unwrap();
-        assert_eq!(destination("0.0.0.0/0", vpc).unwrap().to_string(), "0.0.0.0/0");
-        assert_eq!(destination("10.0.0.0/8", vpc).unwrap().to_string(), "10.0.0.0/8");
-        assert_eq!(destination("192.0.2.7/24", vpc).unwrap().to_string(), "192.0.2.0/24");
-        assert_eq!(destination("10.0.0.0/16", vpc), Err(DestinationError::Local(vpc)));
-        assert_eq!(destination("10.0.9.0/24", vpc), Err(DestinationError::Local(vpc)));
-        assert_eq!(destination("169.254.169.254/32", vpc), Err(DestinationError::LinkLocal));
-        assert_eq!(destination("0.0.0.0", vpc), Err(DestinationError::Malformed));
+        let (vpc, second) = ("10.0.0.0/16".parse().unwrap(), "10.2.0.0/20".parse().unwrap());
+        let blocks = &[vpc, second];
+        assert_eq!(destination("0.0.0.0/0", blocks).unwrap().to_string(), "0.0.0.0/0");
+        assert_eq!(destination("10.0.0.0/8", blocks).unwrap().to_string(), "10.0.0.0/8");
+        assert_eq!(destination("192.0.2.7/24", blocks).unwrap().to_string(), "192.0.2.0/24");
+        assert_eq!(destination("10.0.0.0/16", blocks), Err(DestinationError::Local(vpc)));
+        assert_eq!(destination("10.0.9.0/24", blocks), Err(DestinationError::Local(vpc)));
+        assert_eq!(destination("10.2.15.0/24", blocks), Err(DestinationError::Local(second)));
+        assert_eq!(destination("10.2.0.0/16", blocks).unwrap().to_string(), "10.2.0.0/16");
+        assert_eq!(destination("169.254.169.254/32", blocks), Err(DestinationError::LinkLocal));
+        assert_eq!(destination("0.0.0.0", blocks), Err(DestinationError::Malformed));
     }
 }

@@ -1,6 +1,6 @@
 //! Security groups: names and rules as users write them, turned into values that can only be right.
 
-use gon_types::id::{IdRef, SecurityGroup};
+use gon_types::id::{IdRef, PrefixList, SecurityGroup};
 use gon_types::net::parse_cidr;
 use gon_types::{IcmpMatch, PortRange, Protocol};
 use ipnet::Ipv4Net;
@@ -31,6 +31,8 @@ pub enum Peer {
     Cidr(Ipv4Net),
     /// Members of a group of the same VPC, as the user named it.
     Group(IdRef<SecurityGroup>),
+    /// Addresses in the blocks of a prefix list, as the user named it.
+    PrefixList(IdRef<PrefixList>),
 }
 
 /// A rule: what it lets through. Rules only ever allow.
@@ -61,7 +63,7 @@ pub struct RuleText<'a> {
     pub icmp_type: Option<i64>,
     /// ICMP code.
     pub icmp_code: Option<i64>,
-    /// A block or the id of a group.
+    /// A block, or the id of a group or of a prefix list.
     pub source_destination: &'a str,
 }
 
@@ -120,11 +122,15 @@ pub fn rule(text: RuleText<'_>) -> Result<Rule, RuleError> {
     };
     let peer = if text.source_destination.starts_with("sg-") || text.source_destination.len() == 36 {
         Peer::Group(text.source_destination.parse().map_err(|e| wrong("source_destination", format!("{e}")))?)
+    } else if text.source_destination.starts_with("pl-") {
+        Peer::PrefixList(
+            text.source_destination.parse().map_err(|e| wrong("source_destination", format!("{e}")))?,
+        )
     } else {
         let net = parse_cidr(text.source_destination).map_err(|_| {
             wrong(
                 "source_destination",
-                "must be an IPv4 block such as 0.0.0.0/0, or the id of a security group",
+                "must be an IPv4 block such as 0.0.0.0/0, or the id of a security group or a prefix list",
             )
         })?;
         Peer::Cidr(net.trunc())

@@ -17,21 +17,24 @@ pub enum BlockError {
     #[error("must be between /16 and /28")]
     Size,
     /// Not inside the VPC.
-    #[error("is not inside the VPC's block {0}")]
-    Outside(Ipv4Net),
+    #[error("is not inside a block of the VPC: {0}")]
+    Outside(String),
 }
 
-/// The block of a new subnet of a VPC, with its host bits dropped.
-pub fn block(text: &str, vpc: Ipv4Net) -> Result<Ipv4Net, BlockError> {
+/// The block of a new subnet of a VPC of these blocks, with its host bits dropped, and which of them it is in.
+pub fn block(text: &str, vpc: &[Ipv4Net]) -> Result<(Ipv4Net, Ipv4Net), BlockError> {
     let net = parse_cidr(text).map_err(|_| BlockError::Malformed)?;
     if !(16..=28).contains(&net.prefix_len()) {
         return Err(BlockError::Size);
     }
     let net = net.trunc();
-    if !vpc.contains(&net) {
-        return Err(BlockError::Outside(vpc));
+    match vpc.iter().find(|block| block.contains(&net)) {
+        Some(block) => Ok((net, *block)),
+        None => {
+            let blocks: Vec<String> = vpc.iter().map(ToString::to_string).collect();
+            Err(BlockError::Outside(blocks.join(", ")))
+        }
     }
-    Ok(net)
 }
 
 /// How many instances' interfaces a subnet has room for.
@@ -54,12 +57,17 @@ mod tests {
 
     #[test]
     fn a_subnet_is_inside_its_vpc() {
-        let vpc = "10.0.0.0/20".parse().unwrap();
-        assert_eq!(block("10.0.0.0/20", vpc).unwrap().to_string(), "10.0.0.0/20");
-        assert_eq!(block("10.0.3.9/24", vpc).unwrap().to_string(), "10.0.3.0/24");
-        assert_eq!(block("10.0.16.0/24", vpc), Err(BlockError::Outside(vpc)));
-        assert_eq!(block("10.0.0.0/16", vpc), Err(BlockError::Outside(vpc)));
-        assert_eq!(block("10.0.0.0/29", vpc), Err(BlockError::Size));
-        assert_eq!(block("10.0.0.0", vpc), Err(BlockError::Malformed));
+        let (first, second) = ("10.0.0.0/20".parse().unwrap(), "100.64.0.0/24".parse().unwrap());
+        let vpc = &[first, second];
+        let inside = |text| block(text, vpc).map(|(net, of)| (net.to_string(), of));
+        assert_eq!(inside("10.0.0.0/20"), Ok(("10.0.0.0/20".to_owned(), first)));
+        assert_eq!(inside("10.0.3.9/24"), Ok(("10.0.3.0/24".to_owned(), first)));
+        assert_eq!(inside("100.64.0.16/28"), Ok(("100.64.0.16/28".to_owned(), second)));
+        for outside in ["10.0.16.0/24", "10.0.0.0/16", "100.64.0.0/23"] {
+            let blocks = "10.0.0.0/20, 100.64.0.0/24".to_owned();
+            assert_eq!(inside(outside), Err(BlockError::Outside(blocks)), "{outside}");
+        }
+        assert_eq!(inside("10.0.0.0/29"), Err(BlockError::Size));
+        assert_eq!(inside("10.0.0.0"), Err(BlockError::Malformed));
     }
 }

@@ -47,6 +47,24 @@ pub fn block(text: &str) -> Result<Ipv4Net, BlockError> {
     Ok(net)
 }
 
+/// Private ranges (RFC 1918): a VPC has blocks of one of them at most.
+const PRIVATE: &[&str] = &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"];
+/// What no VPC may add (VPC user guide, "IPv4 CIDR block association restrictions").
+const NEVER_ADDED: &[&str] = &["198.19.0.0/16", "172.31.0.0/16"];
+
+/// Which of the ranges a block of /16 at most is in.
+fn range_of<'a>(block: Ipv4Net, ranges: &[&'a str]) -> Option<&'a str> {
+    ranges.iter().copied().find(|range| range.parse::<Ipv4Net>().is_ok_and(|r| r.contains(&block)))
+}
+
+/// Whether a VPC whose first block is `first` may have `other` as well, by the range it is from. PostgreSQL decides
+/// (`vpc_block_may_join`); this says it in words.
+#[must_use]
+pub fn may_join(first: Ipv4Net, other: Ipv4Net) -> bool {
+    range_of(other, NEVER_ADDED).is_none()
+        && range_of(other, PRIVATE).is_none_or(|range| range_of(first, PRIVATE) == Some(range))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +93,22 @@ mod tests {
         for text in ["", "10.0.0.0", "10.0.0.0/", "10.0.0/16", "::/16", "10.0.0.0/16 ", "x"] {
             assert_eq!(block(text), Err(BlockError::Malformed), "{text}");
         }
+    }
+
+    #[test]
+    fn further_blocks_are_of_the_same_private_range_or_of_none() {
+        let may = |first: &str, other: &str| may_join(first.parse().unwrap(), other.parse().unwrap());
+        assert!(may("10.0.0.0/16", "10.1.0.0/16"));
+        assert!(may("10.0.0.0/16", "100.64.0.0/16"));
+        assert!(may("10.0.0.0/16", "198.51.100.0/24"));
+        assert!(may("172.31.0.0/16", "172.30.0.0/16"));
+        assert!(may("198.51.100.0/24", "100.64.0.0/16"));
+        assert!(!may("10.0.0.0/16", "172.16.0.0/16"));
+        assert!(!may("10.0.0.0/16", "192.168.7.0/24"));
+        assert!(!may("10.0.0.0/16", "198.19.7.0/24"));
+        assert!(!may("172.16.0.0/16", "172.31.0.0/24"));
+        assert!(!may("172.16.0.0/16", "10.0.0.0/24"));
+        assert!(!may("198.51.100.0/24", "10.0.0.0/24"));
     }
 
     proptest! {

@@ -83,6 +83,10 @@ impl NodeNetwork {
             for subnet in &mut self.subnets {
                 subnet.acl = None;
             }
+            // Without them a guest reaches less, and nobody else anything.
+            for port in &mut self.ports {
+                port.secondary_ips.clear();
+            }
         }
         self.format = format;
     }
@@ -319,8 +323,11 @@ pub struct PortSpec {
     pub owner_uid: u32,
     /// The guest's Ethernet address.
     pub mac: MacAddr,
-    /// The guest's address.
+    /// The guest's address: what DHCP gives it, and what its public address is translated to.
     pub private_ip: Ipv4Addr,
+    /// Its further addresses in the subnet, sorted: it may send from them, and what is for them comes to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secondary_ips: Vec<Ipv4Addr>,
     /// Its subnet, in the document's `subnets`.
     pub subnet: SubnetId,
     /// Its public address, if any: translated one to one at the internet gateway.
@@ -333,6 +340,13 @@ pub struct PortSpec {
     pub dhcp: DhcpSpec,
     /// What the metadata service tells the guest.
     pub metadata: MetadataSpec,
+}
+
+impl PortSpec {
+    /// All its addresses, the first one first.
+    pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
+        std::iter::once(self.private_ip).chain(self.secondary_ips.iter().copied())
+    }
 }
 
 /// DHCP answers beyond the address itself (RFC 2131/2132; classless routes RFC 3442). Router is the subnet's `.1`.

@@ -58,6 +58,12 @@ pub async fn script(store: &Store, statements: &'static str) -> Result<()> {
     commit(tx).await
 }
 
+/// Runs a script of statements in a transaction that goes on: for tests of what others do meanwhile.
+pub async fn script_in(tx: &mut crate::Conn, statements: &'static str) -> Result<()> {
+    sqlx::raw_sql(statements).execute(tx).await?;
+    Ok(())
+}
+
 /// Keeps everybody else from a table until the transaction ends: for tests of what they do then.
 pub async fn lock_table(tx: &mut crate::Conn, table: &str) -> Result<()> {
     let statement = format!("lock table {} in access exclusive mode", identifier(table)?);

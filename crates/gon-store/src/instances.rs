@@ -189,7 +189,7 @@ pub async fn launch(
         "with free as (
            select c.ip from unnest($21::inet[]) with ordinality as c (ip, n)
            where not exists (
-             select from network_interfaces x
+             select from interface_addresses x
              where x.subnet_id = $5 and x.private_ip = c.ip
                -- An address rests for a minute: the last owner's peers must have forgotten it (rule R10).
                and (x.deleted_at is null or (not $22 and x.deleted_at > now() - interval '60 seconds')))
@@ -268,9 +268,9 @@ pub async fn free_addresses(
         .await?;
     let found: Vec<IpNet> = sqlx::query_scalar(
         "select f.ip from (select $2::inet + o as ip from generate_series(0, $3::bigint - 1) as o) f
-         where not exists (select from network_interfaces x
+         where not exists (select from interface_addresses x
                            where x.subnet_id = $1 and x.private_ip = f.ip and x.deleted_at is null)
-         order by (select max(q.deleted_at) from network_interfaces q
+         order by (select max(q.deleted_at) from interface_addresses q
                    where q.subnet_id = $1 and q.private_ip = f.ip and q.deleted_at > now() - interval '60 seconds')
                   nulls first, f.ip
          limit 8",

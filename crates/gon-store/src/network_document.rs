@@ -31,6 +31,8 @@ pub struct NodeNetworkRows {
     pub groups: Vec<GroupRow>,
     /// Rules of the groups of `ports`.
     pub rules: Vec<RuleRow>,
+    /// Entries of the network ACLs of `subnets`, by ACL, direction and number.
+    pub acl_entries: Vec<crate::network_acls::EntryRow>,
     /// Other nodes that have one of `addresses`, with their ends of tunnels.
     pub peers: Vec<(Uuid, Ipv4Addr)>,
     /// The smallest MTU of any node's underlay; `None` while no node has an overlay.
@@ -62,6 +64,8 @@ pub struct PortRow {
     pub private_ip: Host,
     /// Its public address.
     pub public_ip: Option<IpNet>,
+    /// Its further addresses, sorted.
+    pub secondary_ips: Vec<IpNet>,
     /// EC2's source/destination check.
     pub source_dest_check: bool,
     /// Its groups, sorted.
@@ -90,7 +94,21 @@ pub struct PortRow {
     needs_network: bool,
 }
 
+impl VpcRow {
+    /// Its blocks as words.
+    pub fn blocks(&self) -> Result<Vec<Ipv4Net>> {
+        let word = |net: &IpNet| Block::try_from(*net).map(|block| block.0);
+        let blocks = self.cidr_blocks.iter().map(word).collect::<Result<_, _>>();
+        blocks.map_err(|error| StoreError::Db(sqlx::Error::Decode(error.into())))
+    }
+}
+
 impl PortRow {
+    /// The further addresses as words.
+    pub fn secondary_addresses(&self) -> Result<Vec<Ipv4Addr>> {
+        Ok(self.secondary_ips.iter().copied().map(host).collect::<Result<_, _>>()?)
+    }
+
     /// The public address as a word.
     pub fn public_address(&self) -> Result<Option<Ipv4Addr>> {
         Ok(self.public_ip.map(host).transpose()?)
@@ -117,9 +135,8 @@ pub struct VpcRow {
     pub generation: i64,
     /// Its network key.
     pub key: i32,
-    /// Its block.
-    #[sqlx(try_from = "IpNet")]
-    pub cidr_block: Block,
+    /// Its blocks, the first one first.
+    pub cidr_blocks: Vec<IpNet>,
     /// The gateway attached to it.
     pub internet_gateway_id: Option<Uuid>,
 }
@@ -136,6 +153,8 @@ pub struct SubnetRow {
     pub cidr_block: Block,
     /// The associated route table, or the VPC's main one.
     pub route_table_id: Option<Uuid>,
+    /// Its network ACL.
+    pub network_acl_id: Uuid,
 }
 
 /// A route.
@@ -231,7 +250,10 @@ pub async fn read(store: &Store, node: Uuid) -> Result<NodeNetworkRows> {
     let placed: Vec<PortRow> = sqlx::query_as(
         "select n.id, n.instance_id, n.vpc_id, n.subnet_id, n.port_no, i.placement_epoch, i.run_as_uid, n.mac_address,
            n.private_ip,
-           p.address as public_ip, n.source_dest_check,
+           p.address as public_ip,
+           array(select a.private_ip from interface_addresses a
+                 where a.network_interface_id = n.id and a.deleted_at is null and not a.is_primary
+                 order by 1) as secondary_ips, n.source_dest_check,
            array(select m.security_group_id from network_interface_security_groups m
                  where m.network_interface_id = n.id order by 1) as groups,
            i.account_id, i.image_id, i.instance_type, i.key_name, i.public_key, i.user_data, i.require_token,
@@ -265,7 +287,10 @@ pub async fn read(store: &Store, node: Uuid) -> Result<NodeNetworkRows> {
     vpcs.sort_unstable();
     vpcs.dedup();
     rows.vpcs = sqlx::query_as(
-        "select v.id, v.generation, v.key, v.cidr_block, g.id as internet_gateway_id
+        "select v.id, v.generation, v.key,
+           array(select b.cidr_block from vpc_cidr_blocks b
+                 where b.vpc_id = v.id and b.deleted_at is null order by b.slot) as cidr_blocks,
+           g.id as internet_gateway_id
          from vpcs v left join internet_gateways g on g.vpc_id = v.id
          where v.id = any ($1) order by v.id",
     )
@@ -273,8 +298,9 @@ pub async fn read(store: &Store, node: Uuid) -> Result<NodeNetworkRows> {
     .fetch_all(&mut *tx)
     .await?;
     rows.subnets = sqlx::query_as(
-        "select s.id, s.vpc_id, s.cidr_block, coalesce(a.route_table_id, m.id) as route_table_id
+        "select s.id, s.vpc_id, s.cidr_block, coalesce(a.route_table_id, m.id) as route_table_id, g.network_acl_id
          from subnets s
+           join network_acl_associations g on g.subnet_id = s.id
            left join route_table_associations a on a.subnet_id = s.id
            left join route_tables m on m.vpc_id = s.vpc_id and m.is_main and m.deleted_at is null
          where s.vpc_id = any ($1) and s.deleted_at is null order by s.id",
@@ -282,6 +308,10 @@ pub async fn read(store: &Store, node: Uuid) -> Result<NodeNetworkRows> {
     .bind(&vpcs)
     .fetch_all(&mut *tx)
     .await?;
+    let mut acls: Vec<Uuid> = rows.subnets.iter().map(|s| s.network_acl_id).collect();
+    acls.sort_unstable();
+    acls.dedup();
+    rows.acl_entries = crate::network_acls::entries(&mut tx, &acls).await?;
     // A route is alive only if its gateway is attached to this VPC, or its interface still has a guest.
     rows.routes = sqlx::query_as(
         "select r.route_table_id, r.destination_cidr, g.id as gateway_id,
@@ -297,11 +327,12 @@ pub async fn read(store: &Store, node: Uuid) -> Result<NodeNetworkRows> {
     .fetch_all(&mut *tx)
     .await?;
     rows.addresses = sqlx::query_as(
-        "select n.vpc_id, n.private_ip, n.mac_address, n.subnet_id, n.node_id, n.source_dest_check
+        "select n.vpc_id, a.private_ip, n.mac_address, n.subnet_id, n.node_id, n.source_dest_check
          from network_interfaces n join instances i on i.id = n.instance_id
+           join interface_addresses a on a.network_interface_id = n.id and a.deleted_at is null
          where n.vpc_id = any ($1) and n.deleted_at is null and n.node_id is not null
            and 'compute' = any (i.finalizers)
-         order by n.vpc_id, n.private_ip",
+         order by n.vpc_id, a.private_ip",
     )
     .bind(&vpcs)
     .fetch_all(&mut *tx)
@@ -310,10 +341,13 @@ pub async fn read(store: &Store, node: Uuid) -> Result<NodeNetworkRows> {
     groups.sort_unstable();
     groups.dedup();
     rows.rules = sqlx::query_as(
-        "select id, security_group_id, direction::text as direction, protocol::text as protocol,
-           lower(port_range) as first_port, upper(port_range) - 1 as last_port, icmp_type, icmp_code,
-           peer_cidr, peer_group_id
-         from security_group_rules where security_group_id = any ($1) order by id",
+        // A rule with a prefix list is a rule for each of its blocks.
+        "select r.id, r.security_group_id, r.direction::text as direction, r.protocol::text as protocol,
+           lower(r.port_range) as first_port, upper(r.port_range) - 1 as last_port, r.icmp_type, r.icmp_code,
+           coalesce(r.peer_cidr, e.cidr) as peer_cidr, r.peer_group_id
+         from security_group_rules r left join prefix_list_entries e on e.prefix_list_id = r.peer_prefix_list_id
+         where r.security_group_id = any ($1) and (r.peer_prefix_list_id is null or e.cidr is not null)
+         order by r.id, e.cidr",
     )
     .bind(&groups)
     .fetch_all(&mut *tx)
@@ -323,9 +357,10 @@ pub async fn read(store: &Store, node: Uuid) -> Result<NodeNetworkRows> {
     groups.dedup();
     let named: Vec<(Uuid, Uuid, String, Vec<IpNet>)> = sqlx::query_as(
         "select g.id, g.vpc_id, g.name::text,
-           array(select n.private_ip from network_interface_security_groups m
+           array(select a.private_ip from network_interface_security_groups m
                    join network_interfaces n on n.id = m.network_interface_id
                    join instances i on i.id = n.instance_id
+                   join interface_addresses a on a.network_interface_id = n.id and a.deleted_at is null
                  where m.security_group_id = g.id and 'compute' = any (i.finalizers) order by 1)
          from security_groups g where g.id = any ($1) order by g.id",
     )

@@ -299,7 +299,7 @@ pub async fn left(conn: &mut Conn, node: Uuid, instances: &[Uuid]) -> Result<Vec
 /// ([`crate::restoration::forgotten`]).
 pub async fn ports_left(conn: &mut Conn, node: Uuid, interfaces: &[Uuid]) -> Result<Vec<Uuid>> {
     Ok(sqlx::query_scalar(
-        "select n.id from network_interfaces n join instances i on i.id = n.instance_id
+        "select n.id from network_interfaces n left join instances i on i.id = n.instance_id
          where n.id = any ($2) and (n.node_id is distinct from $1 or not 'compute' = any (i.finalizers))
          union all
          select said.id from unnest($2::uuid[]) as said (id)
@@ -348,8 +348,17 @@ pub async fn lock_finishable(tx: &mut Conn, limit: i64) -> Result<Vec<Uuid>> {
 }
 
 /// Turns an instance of [`lock_finishable`] into a tombstone and releases everything it held: interfaces, group
-/// memberships, public addresses, capacity.
+/// memberships, public addresses, capacity. Interfaces that are to outlive it are detached, with what they have.
 pub async fn finish(tx: &mut Conn, instance: Uuid) -> Result<()> {
+    sqlx::query(
+        "update network_interfaces set instance_id = null, device_index = null, attachment_id = null,
+           attached_at = null, node_id = null, port_no = null, port_state = 'unknown', port_reason = null,
+           updated_at = now()
+         where instance_id = $1 and deleted_at is null and not delete_on_termination",
+    )
+    .bind(instance)
+    .execute(&mut *tx)
+    .await?;
     sqlx::query(
         "delete from network_interface_security_groups m using network_interfaces n
          where n.id = m.network_interface_id and n.instance_id = $1",

@@ -5,7 +5,7 @@ use crate::leader::Fence;
 use crate::{Result, Store, commit};
 
 /// Each: what it is, and the statement that removes at most a thousand of it.
-const TARGETS: [(&str, &str); 15] = [
+const TARGETS: [(&str, &str); 20] = [
     ("join tokens", "delete from join_tokens where expires_at < now() - interval '30 days'"),
     ("certificates", "delete from certificates where not_after < now() - interval '30 days'"),
     (
@@ -37,6 +37,17 @@ const TARGETS: [(&str, &str); 15] = [
           and not exists (select 1 from routes r where r.network_interface_id = n.id) limit 1000))",
     ),
     (
+        "network interfaces without an instance",
+        "delete from network_interfaces n where n.id = any (array(
+        select n.id from network_interfaces n where n.deleted_at < now() - interval '1 hour' and n.instance_id is null
+          and not exists (select 1 from routes r where r.network_interface_id = n.id) limit 1000))",
+    ),
+    (
+        "addresses of interfaces",
+        "delete from interface_addresses where id = any (array(
+        select id from interface_addresses where deleted_at < now() - interval '1 hour' limit 1000))",
+    ),
+    (
         "instances",
         "delete from instances i where i.id = any (array(
         select i.id from instances i where i.deleted_at < now() - interval '1 hour'
@@ -53,6 +64,7 @@ const TARGETS: [(&str, &str); 15] = [
         and not exists (select 1 from routes r where r.route_table_id = t.id)",
     ),
     ("security groups", "delete from security_groups where deleted_at < now() - interval '1 day'"),
+    ("network ACLs", "delete from network_acls where deleted_at < now() - interval '1 day'"),
     (
         "internet gateways",
         "delete from internet_gateways g where g.deleted_at < now() - interval '1 day'
@@ -65,6 +77,11 @@ const TARGETS: [(&str, &str); 15] = [
         and not exists (select 1 from instances i where i.subnet_id = s.id)",
     ),
     (
+        "prefix lists",
+        "delete from prefix_lists where deleted_at < now() - interval '1 day'",
+    ),
+    ("blocks of VPCs", "delete from vpc_cidr_blocks where deleted_at < now() - interval '1 day'"),
+    (
         "applied generations",
         "delete from vpc_nodes a using vpcs v
         where v.id = a.vpc_id and v.deleted_at is not null",
@@ -75,6 +92,7 @@ const TARGETS: [(&str, &str); 15] = [
         and not exists (select 1 from subnets s where s.vpc_id = v.id)
         and not exists (select 1 from route_tables t where t.vpc_id = v.id)
         and not exists (select 1 from security_groups g where g.vpc_id = v.id)
+        and not exists (select 1 from network_acls a where a.vpc_id = v.id)
         and not exists (select 1 from vpc_nodes a where a.vpc_id = v.id)",
     ),
 ];

@@ -15,13 +15,17 @@ pub struct RouteTableRow {
     pub id: Uuid,
     /// Its VPC.
     pub vpc_id: Uuid,
-    /// The VPC's block.
+    /// The VPC's first block.
     #[sqlx(try_from = "IpNet")]
     pub vpc_cidr: Block,
+    /// All its blocks, that one first: the local routes.
+    pub vpc_blocks: Vec<IpNet>,
     /// Its name.
     pub name: String,
     /// Whether subnets without an association of their own follow it.
     pub is_main: bool,
+    /// Its association with the VPC then.
+    pub main_association_id: Option<Uuid>,
     /// When it was made.
     pub created_at: OffsetDateTime,
     /// When it last changed.
@@ -59,7 +63,11 @@ pub struct AssociationRow {
 
 macro_rules! view {
     () => {
-        "select t.id, t.vpc_id, t.vpc_cidr, t.name, t.is_main, t.created_at, t.updated_at from route_tables t "
+        "select t.id, t.vpc_id, t.vpc_cidr,
+           array(select b.cidr_block from vpc_cidr_blocks b
+                 where b.vpc_id = t.vpc_id and b.deleted_at is null order by b.slot) as vpc_blocks,
+           t.name, t.is_main, t.main_association_id, t.created_at, t.updated_at
+         from route_tables t "
     };
 }
 
@@ -152,8 +160,10 @@ pub async fn routes(conn: &mut Conn, tables: &[Uuid]) -> Result<Vec<RouteRow>> {
            case r.target_type
              when 'gateway' then exists (select from internet_gateways g
                                          where g.id = r.internet_gateway_id and g.vpc_id = r.vpc_id)
-             else exists (select from network_interfaces n
-                          where n.id = r.network_interface_id and n.deleted_at is null) end as active
+             -- An interface without an instance that is up, or about to be, leads nowhere; until it does again.
+             else exists (select from network_interfaces n join instances i on i.id = n.instance_id
+                          where n.id = r.network_interface_id and n.deleted_at is null
+                            and i.state in ('pending', 'running', 'stopping')) end as active
          from routes r where r.route_table_id = any ($1) order by r.route_table_id, r.destination_cidr",
     )
     .bind(tables)
@@ -202,6 +212,15 @@ pub enum Target {
     Interface(Uuid),
 }
 
+impl Target {
+    const fn columns(self) -> (&'static str, Option<Uuid>, Option<Uuid>) {
+        match self {
+            Self::Gateway(id) => ("gateway", Some(id), None),
+            Self::Interface(id) => ("instance", None, Some(id)),
+        }
+    }
+}
+
 /// Adds a route. `routes_destination_key` refuses a second one to the same destination.
 pub async fn add_route(
     tx: &mut Conn,
@@ -211,10 +230,7 @@ pub async fn add_route(
     destination: Ipv4Net,
     target: Target,
 ) -> Result<()> {
-    let (kind, gateway, interface) = match target {
-        Target::Gateway(id) => ("gateway", Some(id), None),
-        Target::Interface(id) => ("instance", None, Some(id)),
-    };
+    let (kind, gateway, interface) = target.columns();
     sqlx::query(
         "insert into routes (id, account_id, route_table_id, vpc_id, vpc_cidr, destination_cidr, target_type,
            internet_gateway_id, network_interface_id)
@@ -232,6 +248,23 @@ pub async fn add_route(
     .execute(tx)
     .await?;
     Ok(())
+}
+
+/// Gives the route to a destination another target; false if there is none.
+pub async fn replace_route(tx: &mut Conn, table: Uuid, destination: Ipv4Net, target: Target) -> Result<bool> {
+    let (kind, gateway, interface) = target.columns();
+    let done = sqlx::query(
+        "update routes set target_type = $3::route_target, internet_gateway_id = $4, network_interface_id = $5
+         where route_table_id = $1 and destination_cidr = $2",
+    )
+    .bind(table)
+    .bind(IpNet::V4(destination))
+    .bind(kind)
+    .bind(gateway)
+    .bind(interface)
+    .execute(tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// Removes the route to a destination; false if there is none.
@@ -265,6 +298,94 @@ pub async fn associate(
     .execute(tx)
     .await?;
     Ok(())
+}
+
+/// The association of a table with a subnet or, if it is the main one, with its VPC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Association {
+    /// With a subnet.
+    Subnet(Uuid),
+    /// With the VPC.
+    Main(Uuid),
+}
+
+/// Which association of a table of the account that is.
+pub async fn association(
+    conn: &mut Conn,
+    account: Uuid,
+    table: Uuid,
+    id: &Ref,
+) -> Result<Option<Association>> {
+    let row: Option<(Uuid, bool)> = sqlx::query_as(
+        "select id, false as main from route_table_associations
+         where id = coalesce($3, (select id from route_table_associations where short_id = $4))
+           and account_id = $1 and route_table_id = $2
+         union all
+         select main_association_id, true from route_tables
+         where id = $2 and account_id = $1 and deleted_at is null
+           and (main_association_id = $3 or main_association_short_id = $4)",
+    )
+    .bind(account)
+    .bind(table)
+    .bind(id.whole)
+    .bind(&id.short)
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|(id, main)| if main { Association::Main(id) } else { Association::Subnet(id) }))
+}
+
+/// Lets whoever follows `from` by that association follow `to`, by the association `new`. False if it is gone, or `to` is.
+/// `route_table_associations_table_fkey` refuses a table of another VPC.
+pub async fn replace_association(
+    tx: &mut Conn,
+    account: Uuid,
+    association: Association,
+    (from, to): (Uuid, Uuid),
+    new: Uuid,
+) -> Result<bool> {
+    match association {
+        Association::Subnet(id) => {
+            let done = sqlx::query(
+                "update route_table_associations set id = $3, route_table_id = $4, created_at = now()
+                 where id = $2 and account_id = $1 and route_table_id = $5",
+            )
+            .bind(account)
+            .bind(id)
+            .bind(new)
+            .bind(to)
+            .bind(from)
+            .execute(tx)
+            .await?;
+            Ok(done.rows_affected() == 1)
+        }
+        Association::Main(id) => {
+            // Two statements: a unique index looks at each row as it is written.
+            let before = sqlx::query(
+                "update route_tables set is_main = false
+                 where id = $2 and account_id = $1 and main_association_id = $3 and deleted_at is null",
+            )
+            .bind(account)
+            .bind(from)
+            .bind(id)
+            .execute(&mut *tx)
+            .await?;
+            if before.rows_affected() == 0 {
+                return Ok(false);
+            }
+            let after = sqlx::query(
+                "update route_tables set is_main = true, main_association_id = $3
+                 where id = $2 and account_id = $1 and deleted_at is null
+                   and vpc_id = (select vpc_id from route_tables where id = $4)",
+            )
+            .bind(account)
+            .bind(to)
+            .bind(new)
+            .bind(from)
+            .execute(tx)
+            .await?;
+            Ok(after.rows_affected() == 1)
+        }
+    }
 }
 
 /// Ends an association of a table of the account; false if there is none.

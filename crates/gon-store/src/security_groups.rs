@@ -50,6 +50,8 @@ pub struct RuleRow {
     pub peer_cidr: Option<IpNet>,
     /// The other side, if a group.
     pub peer_group_id: Option<Uuid>,
+    /// The other side, if a prefix list.
+    pub peer_prefix_list_id: Option<Uuid>,
     /// For people.
     pub description: String,
     /// When it was made.
@@ -67,7 +69,7 @@ macro_rules! rule_view {
     () => {
         "select r.id, r.security_group_id, r.direction::text as direction, r.protocol::text as protocol,
            lower(r.port_range) as first_port, upper(r.port_range) - 1 as last_port, r.icmp_type, r.icmp_code,
-           r.peer_cidr, r.peer_group_id, r.description, r.created_at
+           r.peer_cidr, r.peer_group_id, r.peer_prefix_list_id, r.description, r.created_at
          from security_group_rules r "
     };
 }
@@ -237,23 +239,27 @@ pub struct NewRule<'a> {
     pub peer_cidr: Option<Ipv4Net>,
     /// The other side, if a group.
     pub peer_group: Option<Uuid>,
+    /// The other side, if a prefix list.
+    pub peer_prefix_list: Option<Uuid>,
     /// For people.
     pub description: &'a str,
 }
 
 /// Adds a rule. `security_group_rules_duplicate_key` refuses one that is there. Returns how many rules the group now
-/// has in that direction, and when the rule was made.
+/// has in that direction, one with a prefix list counting for as many as that has room for, and when the rule was made.
 pub async fn add_rule(tx: &mut Conn, account: Uuid, rule: &NewRule<'_>) -> Result<(i64, OffsetDateTime)> {
     let bounds = rule.ports.map(|p| (i32::from(p.first()), i32::from(p.last()) + 1));
     Ok(sqlx::query_as(
         "with made as (
            insert into security_group_rules (id, account_id, vpc_id, security_group_id, direction, protocol, port_range,
-             icmp_type, icmp_code, peer_cidr, peer_group_id, description)
+             icmp_type, icmp_code, peer_cidr, peer_group_id, description, peer_prefix_list_id)
            values ($1, $2, $3, $4, $5::rule_direction, $6::rule_protocol,
-             case when $7::int is not null then int4range($7, $8) end, $9, $10, $11, $12, $13)
+             case when $7::int is not null then int4range($7, $8) end, $9, $10, $11, $12, $13, $14)
            returning created_at)
-         select 1 + (select count(*) from security_group_rules
-                     where security_group_id = $4 and direction = $5::rule_direction), created_at from made",
+         select coalesce((select max_entries from prefix_lists where id = $14), 1)
+             + (select coalesce(sum(coalesce(l.max_entries, 1)), 0)::bigint
+                from security_group_rules r left join prefix_lists l on l.id = r.peer_prefix_list_id
+                where r.security_group_id = $4 and r.direction = $5::rule_direction), created_at from made",
     )
     .bind(rule.id)
     .bind(account)
@@ -268,6 +274,7 @@ pub async fn add_rule(tx: &mut Conn, account: Uuid, rule: &NewRule<'_>) -> Resul
     .bind(rule.peer_cidr.map(IpNet::V4))
     .bind(rule.peer_group)
     .bind(rule.description)
+    .bind(rule.peer_prefix_list)
     .fetch_one(tx)
     .await?)
 }

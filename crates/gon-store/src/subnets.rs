@@ -24,6 +24,8 @@ pub struct SubnetRow {
     pub availability_zone: String,
     /// Whether launches get a public address unless they say otherwise.
     pub map_public_ip_on_launch: bool,
+    /// Whether launches that name no subnet may go into it.
+    pub default_for_az: bool,
     /// The effective route table.
     pub route_table_id: Uuid,
     /// Addresses in use.
@@ -38,8 +40,9 @@ pub struct SubnetRow {
 
 macro_rules! view {
     () => {
-        "select s.id, s.vpc_id, s.name, s.cidr_block, s.availability_zone, s.map_public_ip_on_launch, e.route_table_id,
-           (select count(*) from network_interfaces n where n.subnet_id = s.id and n.deleted_at is null) as used,
+        "select s.id, s.vpc_id, s.name, s.cidr_block, s.availability_zone, s.map_public_ip_on_launch,
+           s.default_for_az, e.route_table_id,
+           (select count(*) from interface_addresses a where a.subnet_id = s.id and a.deleted_at is null) as used,
            exists (select from routes r
                    join internet_gateways g on g.id = r.internet_gateway_id and g.vpc_id = s.vpc_id
                    where r.route_table_id = e.route_table_id) as public,
@@ -59,7 +62,7 @@ pub struct NewSubnet<'a> {
     pub id: Uuid,
     /// Its VPC.
     pub vpc: Uuid,
-    /// The VPC's block.
+    /// The block of the VPC that it is in.
     pub vpc_cidr: Ipv4Net,
     /// Its name.
     pub name: &'a str,
@@ -69,14 +72,16 @@ pub struct NewSubnet<'a> {
     pub availability_zone: &'a str,
     /// See [`SubnetRow::map_public_ip_on_launch`].
     pub map_public_ip_on_launch: bool,
+    /// See [`SubnetRow::default_for_az`].
+    pub default_for_az: bool,
 }
 
 /// Creates a subnet. The VPC must live and have that block; subnets of a VPC never overlap.
 pub async fn create(tx: &mut Conn, account: Uuid, subnet: &NewSubnet<'_>) -> Result<()> {
     sqlx::query(
         "insert into subnets (id, account_id, vpc_id, vpc_cidr, name, cidr_block, availability_zone,
-           map_public_ip_on_launch)
-         values ($1, $2, $3, $4, $5, $6, $7, $8)",
+           map_public_ip_on_launch, default_for_az)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
     .bind(subnet.id)
     .bind(account)
@@ -86,6 +91,7 @@ pub async fn create(tx: &mut Conn, account: Uuid, subnet: &NewSubnet<'_>) -> Res
     .bind(IpNet::V4(subnet.cidr_block))
     .bind(subnet.availability_zone)
     .bind(subnet.map_public_ip_on_launch)
+    .bind(subnet.default_for_az)
     .execute(tx)
     .await?;
     Ok(())
@@ -102,6 +108,19 @@ pub async fn get(conn: &mut Conn, account: Uuid, id: &Ref) -> Result<SubnetRow> 
     .bind(id.whole)
     .bind(&id.short)
     .fetch_one(conn)
+    .await?)
+}
+
+/// The subnet for a launch of the account that names none: of its default VPC, the one with the fewest interfaces.
+pub async fn default_of(conn: &mut Conn, account: Uuid) -> Result<Option<SubnetRow>> {
+    Ok(sqlx::query_as(concat!(
+        view!(),
+        "where s.account_id = $1 and s.deleted_at is null and s.default_for_az
+           and exists (select from vpcs v where v.id = s.vpc_id and v.is_default)
+         order by used, s.id limit 1"
+    ))
+    .bind(account)
+    .fetch_optional(conn)
     .await?)
 }
 

@@ -19,6 +19,12 @@ pub struct VpcRow {
     /// Its block.
     #[sqlx(try_from = "IpNet")]
     pub cidr_block: Block,
+    /// Its blocks, that one first.
+    pub blocks: Vec<IpNet>,
+    /// The associations with them, in the same order.
+    pub block_ids: Vec<Uuid>,
+    /// Whether it is the account's default one.
+    pub is_default: bool,
     /// `pending` or `available`.
     pub state: String,
     /// Its generation.
@@ -53,9 +59,21 @@ pub struct AppliedRow {
 pub struct Head {
     /// The VPC.
     pub id: Uuid,
-    /// Its block.
+    /// Its first block.
     #[sqlx(try_from = "IpNet")]
     pub cidr_block: Block,
+}
+
+/// A block of a VPC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+pub struct BlockRow {
+    /// The association.
+    pub id: Uuid,
+    /// The block.
+    #[sqlx(try_from = "IpNet")]
+    pub cidr_block: Block,
+    /// 0 for the first one.
+    pub slot: i16,
 }
 
 macro_rules! applied_from {
@@ -71,7 +89,11 @@ macro_rules! applied_from {
 macro_rules! view {
     () => {
         concat!(
-            "select v.id, v.name, v.cidr_block, v.state::text as state, v.generation, p.nodes, p.acked,
+            "select v.id, v.name, v.cidr_block, v.is_default,
+               array(select b.cidr_block from vpc_cidr_blocks b
+                     where b.vpc_id = v.id and b.deleted_at is null order by b.slot) as blocks,
+               array(select b.id from vpc_cidr_blocks b
+                     where b.vpc_id = v.id and b.deleted_at is null order by b.slot) as block_ids, v.state::text as state, v.generation, p.nodes, p.acked,
                t.id as main_route_table_id, g.id as default_security_group_id, v.created_at, v.updated_at
              from vpcs v
                join route_tables t on t.vpc_id = v.id and t.is_main and t.deleted_at is null
@@ -147,6 +169,12 @@ pub async fn create(
     .await?)
 }
 
+/// Makes a VPC the account's default one; `vpcs_default_key` refuses a second.
+pub async fn make_default(tx: &mut Conn, vpc: Uuid) -> Result<()> {
+    sqlx::query("update vpcs set is_default = true where id = $1").bind(vpc).execute(tx).await?;
+    Ok(())
+}
+
 /// One VPC of the account.
 pub async fn get(conn: &mut Conn, account: Uuid, id: &Ref) -> Result<VpcRow> {
     Ok(sqlx::query_as(concat!(
@@ -203,6 +231,60 @@ pub async fn head(conn: &mut Conn, account: Uuid, id: &Ref) -> Result<Head> {
     .bind(id.whole)
     .bind(&id.short)
     .fetch_one(conn)
+    .await?)
+}
+
+/// The blocks of a VPC, the first one first.
+pub async fn blocks(conn: &mut Conn, vpc: Uuid) -> Result<Vec<BlockRow>> {
+    Ok(sqlx::query_as(
+        "select id, cidr_block, slot from vpc_cidr_blocks where vpc_id = $1 and deleted_at is null order by slot",
+    )
+    .bind(vpc)
+    .fetch_all(conn)
+    .await?)
+}
+
+/// Gives a VPC another block. `vpc_cidr_blocks_no_overlap`, `…_restricted_check`, `…_route_check` and `…_limit_check`
+/// refuse what EC2 refuses.
+pub async fn add_block(tx: &mut Conn, account: Uuid, vpc: &Head, id: Uuid, block: Ipv4Net) -> Result<()> {
+    sqlx::query(
+        "insert into vpc_cidr_blocks (id, account_id, vpc_id, primary_cidr, cidr_block, slot)
+         select $1, $2, $3, $4, $5, coalesce(min(s), 5) from generate_series(1, 4) s
+         where not exists (select from vpc_cidr_blocks b where b.vpc_id = $3 and b.slot = s and b.deleted_at is null)",
+    )
+    .bind(id)
+    .bind(account)
+    .bind(vpc.id)
+    .bind(IpNet::V4(vpc.cidr_block.0))
+    .bind(IpNet::V4(block))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Takes a block that is not the first one from a VPC; false if it has none such. Subnets in it refuse
+/// (`subnets_vpc_fkey`).
+pub async fn remove_block(tx: &mut Conn, account: Uuid, vpc: Uuid, id: Uuid) -> Result<bool> {
+    let done = sqlx::query(
+        "update vpc_cidr_blocks set deleted_at = now()
+         where id = $3 and vpc_id = $2 and account_id = $1 and slot > 0 and deleted_at is null",
+    )
+    .bind(account)
+    .bind(vpc)
+    .bind(id)
+    .execute(tx)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// The subnets in a block of a VPC, at most 50.
+pub async fn subnets_in_block(conn: &mut Conn, vpc: Uuid, block: Ipv4Net) -> Result<Vec<Uuid>> {
+    Ok(sqlx::query_scalar(
+        "select id from subnets where vpc_id = $1 and vpc_cidr = $2 and deleted_at is null order by id limit 50",
+    )
+    .bind(vpc)
+    .bind(IpNet::V4(block))
+    .fetch_all(conn)
     .await?)
 }
 
@@ -300,6 +382,7 @@ pub async fn blockers(conn: &mut Conn, vpc: Uuid) -> Result<Vec<(String, Uuid)>>
          union all select 'igw', id from internet_gateways where vpc_id = $1
          union all select 'sg', id from security_groups where vpc_id = $1 and deleted_at is null and not is_default
          union all select 'rtb', id from route_tables where vpc_id = $1 and deleted_at is null and not is_main
+         union all select 'acl', id from network_acls where vpc_id = $1 and deleted_at is null and not is_default
          limit 50",
     )
     .bind(vpc)

@@ -177,6 +177,9 @@ resources! {
     Node NodeId = "node", "node", "InvalidNodeID";
     /// A virtual private cloud.
     Vpc VpcId = "vpc", "VPC", "InvalidVpcID";
+    /// The association of a VPC with a block.
+    VpcCidrBlock VpcCidrBlockId =
+        "vpc-cidr-assoc", "VPC block association", "InvalidVpcCidrBlockAssociationIdError";
     /// A subnet of a VPC.
     Subnet SubnetId = "subnet", "subnet", "InvalidSubnetID";
     /// A virtual machine or container.
@@ -197,6 +200,10 @@ resources! {
     NetworkAclAssociation NetworkAclAssociationId = "aclassoc", "network ACL association", "InvalidAssociationID";
     /// A network interface (ENI).
     NetworkInterface NetworkInterfaceId = "eni", "network interface", "InvalidNetworkInterfaceID";
+    /// The attachment of a network interface to an instance.
+    Attachment AttachmentId = "eni-attach", "attachment", "InvalidAttachmentID";
+    /// A managed list of blocks.
+    PrefixList PrefixListId = "pl", "prefix list", "InvalidPrefixListID";
     /// An allocated public address.
     Address AddressId = "eipalloc", "address", "InvalidAllocationID";
     /// An SSH key pair.

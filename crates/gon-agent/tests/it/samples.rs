@@ -89,6 +89,7 @@ pub(crate) fn port(no: u16, address: &str) -> PortSpec {
         owner_uid: 0,
         mac: MacAddr([0x0a, 0, 0, 0, high, low]),
         private_ip,
+        secondary_ips: vec![],
         subnet: subnet().id,
         public_ip: None,
         source_dest_check: true,

@@ -6,13 +6,15 @@ use std::net::Ipv4Addr;
 
 use base64::Engine as _;
 use gon_proto::{
-    AddressSpec, DhcpSpec, Direction, GatewayTarget, GroupSpec, MetadataSpec, NodeNetwork, Peer, PeerSpec,
+    AclAction, AclEntrySpec, AclSpec, AddressSpec, DhcpSpec, Direction, GatewayTarget, GroupSpec, MetadataSpec, NodeNetwork, Peer, PeerSpec,
     PortSpec, RouteSpec, RouteTarget, RuleSpec, SubnetSpec, TUNNEL_OVERHEAD, VpcSpec,
 };
+use gon_store::network_acls::EntryRow;
 use gon_store::network_document::{NodeNetworkRows, PortRow, RouteRow, RuleRow};
 use gon_store::{Result, StoreError};
 use gon_types::id::{
-    AccountId, ImageId, InstanceId, InternetGatewayId, NetworkInterfaceId, NodeId, SubnetId, VpcId,
+    AccountId, ImageId, InstanceId, InternetGatewayId, NetworkAclId, NetworkInterfaceId, NodeId, SubnetId,
+    VpcId,
 };
 use gon_types::{DocumentVersion, IcmpMatch, PortRange, Protocol};
 use uuid::Uuid;
@@ -55,14 +57,25 @@ pub fn document(node: NodeId, rows: NodeNetworkRows, settings: &NetworkSettings)
         document.ports.push(port(row, block.network(), &group_names, settings, mtu)?);
     }
     for row in rows.vpcs {
+        let cidr_blocks = row.blocks()?;
         document.vpcs.push(VpcSpec {
             id: VpcId::from_uuid(row.id),
             generation: row.generation.unsigned_abs(),
             key: row.key.unsigned_abs(),
-            cidr_blocks: vec![row.cidr_block.0],
+            cidr_blocks,
             internet_gateway: row.internet_gateway_id.map(InternetGatewayId::from_uuid),
         });
     }
+    let mut acls: BTreeMap<Uuid, AclSpec> = BTreeMap::new();
+    for row in &rows.subnets {
+        let (id, vpc) = (NetworkAclId::from_uuid(row.network_acl_id), VpcId::from_uuid(row.vpc_id));
+        acls.entry(row.network_acl_id).or_insert_with(|| AclSpec { id, vpc, entries: vec![] });
+    }
+    for row in &rows.acl_entries {
+        let acl = acls.get_mut(&row.network_acl_id).ok_or_else(|| impossible("an entry of no ACL"))?;
+        acl.entries.push(acl_entry(row)?);
+    }
+    document.acls = acls.into_values().collect();
     let mut routes: HashMap<Uuid, Vec<RouteSpec>> = HashMap::new();
     for row in &rows.routes {
         routes.entry(row.route_table_id).or_default().push(route(row)?);
@@ -73,7 +86,7 @@ pub fn document(node: NodeId, rows: NodeNetworkRows, settings: &NetworkSettings)
             vpc: VpcId::from_uuid(row.vpc_id),
             cidr_block: row.cidr_block.0,
             routes: row.route_table_id.and_then(|t| routes.get(&t)).cloned().unwrap_or_default(),
-            acl: None,
+            acl: Some(NetworkAclId::from_uuid(row.network_acl_id)),
         });
     }
     for row in rows.addresses {
@@ -139,6 +152,7 @@ fn port(
         owner_uid: row.run_as_uid.unsigned_abs(),
         mac: row.mac_address.0,
         private_ip: address,
+        secondary_ips: row.secondary_addresses()?,
         subnet: SubnetId::from_uuid(row.subnet_id),
         public_ip: row.public_address()?,
         source_dest_check: row.source_dest_check,
@@ -181,12 +195,46 @@ fn route(row: &RouteRow) -> Result<RouteSpec> {
     Ok(RouteSpec { destination: row.destination_cidr.0, target })
 }
 
+fn direction(text: &str) -> Result<Direction> {
+    match text {
+        "inbound" => Ok(Direction::Inbound),
+        "outbound" => Ok(Direction::Outbound),
+        _ => Err(impossible("a rule that looks neither way")),
+    }
+}
+
+fn ports((first, last): (Option<i32>, Option<i32>)) -> Result<Option<PortRange>> {
+    let port = |n: i32| u16::try_from(n).map_err(|_| impossible("a port beyond 65535"));
+    let (Some(first), Some(last)) = (first, last) else { return Ok(None) };
+    let range = PortRange::new(port(first)?, port(last)?);
+    range.map(Some).ok_or_else(|| impossible("an empty port range"))
+}
+
+fn icmp((icmp_type, code): (Option<i16>, Option<i16>)) -> Result<Option<IcmpMatch>> {
+    let byte = |n: i16| u8::try_from(n).map_err(|_| impossible("an ICMP type or code beyond 255"));
+    let Some(icmp_type) = icmp_type else { return Ok(None) };
+    Ok(Some(IcmpMatch { icmp_type: byte(icmp_type)?, code: code.map(byte).transpose()? }))
+}
+
+fn acl_entry(row: &EntryRow) -> Result<AclEntrySpec> {
+    let protocol = |n: i16| u8::try_from(n).map_err(|_| impossible("a protocol beyond 255"));
+    Ok(AclEntrySpec {
+        direction: direction(&row.direction)?,
+        number: u16::try_from(row.rule_number).map_err(|_| impossible("a rule number beyond 32766"))?,
+        action: match row.action.as_str() {
+            "allow" => AclAction::Allow,
+            "deny" => AclAction::Deny,
+            _ => return Err(impossible("an entry that neither allows nor denies")),
+        },
+        protocol: row.protocol.map(protocol).transpose()?,
+        ports: ports((row.first_port, row.last_port))?,
+        icmp: icmp((row.icmp_type, row.icmp_code))?,
+        cidr: row.cidr_block.0,
+    })
+}
+
 fn rule(row: &RuleRow) -> Result<RuleSpec> {
-    let direction = match row.direction.as_str() {
-        "inbound" => Direction::Inbound,
-        "outbound" => Direction::Outbound,
-        _ => return Err(impossible("a rule that looks neither way")),
-    };
+    let direction = direction(&row.direction)?;
     let protocol = match row.protocol.as_str() {
         "all" => Protocol::All,
         "tcp" => Protocol::Tcp,
@@ -194,20 +242,8 @@ fn rule(row: &RuleRow) -> Result<RuleSpec> {
         "icmp" => Protocol::Icmp,
         _ => return Err(impossible("a rule for an unknown protocol")),
     };
-    let port = |n: i32| u16::try_from(n).map_err(|_| impossible("a port beyond 65535"));
-    let ports = match (row.first_port, row.last_port) {
-        (Some(first), Some(last)) => {
-            Some(PortRange::new(port(first)?, port(last)?).ok_or_else(|| impossible("an empty port range"))?)
-        }
-        _ => None,
-    };
-    let byte = |n: i16| u8::try_from(n).map_err(|_| impossible("an ICMP type or code beyond 255"));
-    let icmp = match row.icmp_type {
-        Some(icmp_type) => {
-            Some(IcmpMatch { icmp_type: byte(icmp_type)?, code: row.icmp_code.map(byte).transpose()? })
-        }
-        None => None,
-    };
+    let ports = ports((row.first_port, row.last_port))?;
+    let icmp = icmp((row.icmp_type, row.icmp_code))?;
     let peer = match (row.peer_block()?, row.peer_group_id) {
         (Some(block), _) => Peer::Cidr(block),
         (None, Some(group)) => Peer::Group(gon_types::id::SecurityGroupId::from_uuid(group)),

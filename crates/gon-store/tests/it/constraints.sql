@@ -41,6 +41,9 @@ insert into network_interfaces (id, account_id, vpc_id, subnet_id, subnet_cidr, 
   node_id, port_no) values
   (u('71'), u('a1'), u('11'), u('21'), '10.0.1.0/24', u('61'), '10.0.1.10', '0a:00:00:00:00:01', u('1'), 16),
   (u('72'), u('a1'), u('11'), u('21'), '10.0.1.0/24', u('62'), '10.0.1.11', '0a:00:00:00:00:02', null, null);
+insert into network_interfaces (id, account_id, vpc_id, subnet_id, subnet_cidr, instance_id, device_index, attachment_id,
+  attached_at, private_ip, mac_address) values
+  (u('73'), u('a1'), u('11'), u('21'), '10.0.1.0/24', null, null, null, null, '10.0.1.12', '0a:00:00:00:00:03');
 insert into network_interface_security_groups (network_interface_id, security_group_id, vpc_id, account_id) values
   (u('71'), u('52'), u('11'), u('a1'));
 insert into public_ips (address) values ('203.0.113.10'), ('203.0.113.11');

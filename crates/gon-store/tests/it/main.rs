@@ -5,6 +5,8 @@ mod certificates;
 mod constraints;
 mod events;
 mod leader;
+mod network_acls;
+mod network_objects;
 mod restoration;
 mod sessions;
 
