@@ -3,6 +3,7 @@
 //! Assumes only the REST API (`gon-api`). Promises that whatever it does is a call anybody can make: `--verbose` prints
 //! each one.
 
+mod network;
 mod nodes;
 mod operations;
 mod output;
@@ -47,8 +48,8 @@ enum Command {
     },
     /// Forget the session, here and on the server.
     Logout,
-    /// List resources: instances, vpcs, subnets, security-groups, route-tables, internet-gateways, addresses, key-pairs,
-    /// images, instance-types, nodes, operations.
+    /// List resources: instances, vpcs, subnets, security-groups, route-tables, internet-gateways, network-interfaces,
+    /// prefix-lists, addresses, key-pairs, images, instance-types, nodes, operations.
     List {
         /// Which kind.
         resource: String,
@@ -92,6 +93,15 @@ enum Command {
     Console {
         /// Its id.
         id: String,
+    },
+    /// Change networks: blocks, routes, route tables, network interfaces, prefix lists.
+    #[command(visible_alias = "net")]
+    Network {
+        /// Answer when it is in force on every node, or after a minute.
+        #[arg(long, global = true)]
+        wait: bool,
+        #[command(subcommand)]
+        verb: network::Verb,
     },
     /// Servers that run instances: list them, keep instances away, empty, remove. For administrators.
     #[command(visible_alias = "node")]
@@ -158,6 +168,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
                     let path = format!("{}/console-output", session::path_of_instance(&id)?);
                     output::console(&api.get(&path).await?)?;
                 }
+                Command::Network { wait, verb } => network::run(&mut api, verb, wait, json).await?,
                 Command::Nodes { verb } => nodes::run(&mut api, verb, json).await?,
                 Command::Operations { verb } => operations::run(&mut api, verb, json).await?,
                 Command::Login { .. } | Command::Quickstart { .. } => {}

@@ -9,16 +9,35 @@ use serde_json::Value;
 /// Columns of the lists people look at most; others show id, name and state.
 fn columns(resource: &str) -> &'static [&'static str] {
     match resource {
-        "instances" => {
-            &["id", "name", "state", "instance_type", "private_ip", "public_ip", "availability_zone"]
-        }
+        "instances" => &[
+            "id",
+            "name",
+            "state",
+            "instance_type",
+            "private_ip",
+            "public_ip",
+            "availability_zone",
+            "auto_recover",
+        ],
         "vpcs" => &["id", "name", "state", "cidr_block"],
         "subnets" => {
             &["id", "name", "vpc_id", "cidr_block", "availability_zone", "available_ip_address_count"]
         }
         "security-groups" => &["id", "name", "vpc_id", "description"],
+        "network-acls" => &["id", "name", "vpc_id", "is_default"],
         "route-tables" => &["id", "name", "vpc_id", "is_main"],
         "internet-gateways" => &["id", "name", "vpc_id"],
+        "network-interfaces" => &[
+            "id",
+            "status",
+            "subnet_id",
+            "private_ip",
+            "public_ip",
+            "instance_id",
+            "device_index",
+            "description",
+        ],
+        "prefix-lists" => &["id", "name", "max_entries", "version"],
         "addresses" => &["id", "public_ip", "instance_id", "private_ip"],
         "key-pairs" => &["id", "name", "key_type", "fingerprint"],
         "images" => &["id", "name", "kind", "description"],

@@ -101,6 +101,10 @@ impl Api {
     pub async fn post(&mut self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.call(Method::POST, path, Some(body)).await
     }
+    /// PUT.
+    pub async fn put(&mut self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.call(Method::PUT, path, Some(body)).await
+    }
     /// DELETE.
     pub async fn delete(&mut self, path: &str) -> anyhow::Result<Value> {
         self.call(Method::DELETE, path, None).await
@@ -215,14 +219,16 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 
 /// Path of a list.
 pub fn list_path(resource: &str, filters: &[String]) -> anyhow::Result<String> {
-    const KNOWN: [&str; 13] = [
+    const KNOWN: [&str; 15] = [
         "instances",
         "vpcs",
         "subnets",
         "security-groups",
         "route-tables",
         "internet-gateways",
+        "network-acls",
         "network-interfaces",
+        "prefix-lists",
         "addresses",
         "key-pairs",
         "images",
@@ -244,7 +250,7 @@ pub fn list_path(resource: &str, filters: &[String]) -> anyhow::Result<String> {
 }
 
 /// Percent-encodes what a query may not have (RFC 3986, unreserved characters stay).
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -266,7 +272,9 @@ pub fn path_of(id: &str) -> anyhow::Result<String> {
         "sg" => "security-groups",
         "rtb" => "route-tables",
         "igw" => "internet-gateways",
+        "acl" => "network-acls",
         "eni" => "network-interfaces",
+        "pl" => "prefix-lists",
         "eipalloc" => "addresses",
         "key" => "key-pairs",
         "ami" => "images",
@@ -293,6 +301,7 @@ mod tests {
     fn the_prefix_says_the_path() {
         assert_eq!(path_of("i-0123456789abcdef0").unwrap(), "/api/v1/instances/i-0123456789abcdef0");
         assert_eq!(path_of("sg-1").unwrap(), "/api/v1/security-groups/sg-1");
+        assert_eq!(path_of("acl-1").unwrap(), "/api/v1/network-acls/acl-1");
         for bad in ["", "nonsense", "x-1", "../users-1"] {
             assert!(path_of(bad).is_err(), "{bad}");
         }

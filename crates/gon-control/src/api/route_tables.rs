@@ -45,6 +45,17 @@ pub fn register(routes: &mut Routes) {
         service::add_route,
     );
     routes.add(
+        Action::ReplaceRoute,
+        spec(
+            "replaceRoute",
+            Verb::Put,
+            "/route-tables/{id}/routes",
+            200,
+            "Give the route to a destination another target",
+        ),
+        service::replace_route,
+    );
+    routes.add(
         Action::DeleteRoute,
         spec(
             "deleteRoute",
@@ -65,6 +76,17 @@ pub fn register(routes: &mut Routes) {
             "Let a subnet follow a route table",
         ),
         service::associate,
+    );
+    routes.add(
+        Action::ReplaceRouteTableAssociation,
+        spec(
+            "replaceRouteTableAssociation",
+            Verb::Put,
+            "/route-tables/{id}/associations/{association_id}",
+            200,
+            "Let a subnet follow another route table, or make another one the main one",
+        ),
+        service::replace_association,
     );
     routes.add(
         Action::DisassociateRouteTable,

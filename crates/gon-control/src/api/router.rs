@@ -22,8 +22,8 @@ use super::metrics::{RequestLabels, RouteLabels};
 use super::route::{RequestId, Routes, request_id};
 use super::state::AppState;
 use super::{
-    addresses, auth, console, images, instances, internet_gateways, key_pairs, network_interfaces, nodes,
-    openapi, operations, route_tables, security_groups, subnets, vpcs, ws,
+    addresses, auth, console, images, instances, internet_gateways, key_pairs, network_acls, network_interfaces, nodes,
+    openapi, operations, prefix_lists, route_tables, security_groups, subnets, vpcs, ws,
 };
 use crate::documents::lock;
 use crate::service::{Kind, Refusal};
@@ -37,7 +37,9 @@ pub fn routes() -> Routes {
     subnets::register(&mut routes);
     route_tables::register(&mut routes);
     internet_gateways::register(&mut routes);
+    network_acls::register(&mut routes);
     security_groups::register(&mut routes);
+    prefix_lists::register(&mut routes);
     instances::register(&mut routes);
     network_interfaces::register(&mut routes);
     addresses::register(&mut routes);

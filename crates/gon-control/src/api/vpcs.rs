@@ -3,7 +3,7 @@
 use gon_core::authz::Action;
 
 use super::route::{Routes, Spec, Verb};
-use crate::service::vpcs as service;
+use crate::service::{default_vpc, vpcs as service};
 
 /// Routes of this page.
 pub fn register(routes: &mut Routes) {
@@ -29,6 +29,33 @@ pub fn register(routes: &mut Routes) {
         Action::ModifyVpc,
         spec("updateVpc", Verb::Put, "/vpcs/{id}", 200, "Rename a VPC"),
         service::update,
+    );
+    routes.add(
+        Action::CreateDefaultVpc,
+        spec(
+            "createDefaultVpc",
+            Verb::Post,
+            "/vpcs/default",
+            201,
+            "Create the VPC of launches that name no subnet",
+        ),
+        default_vpc::create,
+    );
+    routes.add(
+        Action::AssociateVpcCidrBlock,
+        spec("associateVpcCidrBlock", Verb::Post, "/vpcs/{id}/cidr-blocks", 201, "Give a VPC another block"),
+        service::associate_block,
+    );
+    routes.add(
+        Action::DisassociateVpcCidrBlock,
+        spec(
+            "disassociateVpcCidrBlock",
+            Verb::Delete,
+            "/vpcs/{id}/cidr-blocks/{association_id}",
+            200,
+            "Take a further block nothing is in from a VPC",
+        ),
+        service::disassociate_block,
     );
     routes.add(
         Action::DeleteVpc,

@@ -135,12 +135,15 @@ async fn interface(cx: &Cx, tx: &mut gon_store::Conn, body: &AssociateAddress) -
             let at = |refusal: Refusal| refusal.field("network_interface_id");
             let row = Cx::found(network_interfaces::get(tx, cx.account(), &Ref::from(&id)).await, &id)
                 .map_err(at)?;
-            let instance = instances::lock(tx, cx.account(), &row.instance_id.into()).await?;
-            if matches!(instance.state.as_str(), "shutting-down" | "terminated") {
-                return Err(at(Refusal::conflict(
-                    "IncorrectInstanceState",
-                    format!("the instance is {}", instance.state),
-                )));
+            // One that is of no instance may have one as well, for the instance it will be of.
+            if let Some(instance) = row.instance_id {
+                let instance = instances::lock(tx, cx.account(), &instance.into()).await?;
+                if matches!(instance.state.as_str(), "shutting-down" | "terminated") {
+                    return Err(at(Refusal::conflict(
+                        "IncorrectInstanceState",
+                        format!("the instance is {}", instance.state),
+                    )));
+                }
             }
             Ok((row.id, row.vpc_id))
         }

@@ -69,8 +69,11 @@ versioned!(
     gon_api::subnets::Subnet,
     gon_api::route_tables::RouteTable,
     gon_api::internet_gateways::InternetGateway,
+    gon_api::network_acls::NetworkAcl,
     gon_api::security_groups::SecurityGroup,
     gon_api::instances::Instance,
+    gon_api::network_interfaces::NetworkInterface,
+    gon_api::prefix_lists::PrefixList,
 );
 impl Resource for gon_api::instances::LaunchedInstance {
     fn version(&self) -> Option<OffsetDateTime> {
@@ -84,7 +87,6 @@ impl Resource for gon_api::auth::Me {}
 impl Resource for gon_api::images::Image {}
 impl Resource for gon_api::nodes::Node {}
 impl Resource for gon_api::operations::Operation {}
-impl Resource for gon_api::network_interfaces::NetworkInterface {}
 impl Resource for gon_api::key_pairs::KeyPair {
     fn keepable(&self) -> serde_json::Result<serde_json::Value> {
         serde_json::to_value(Self { private_key: None, ..self.clone() })

@@ -158,7 +158,13 @@ fn user_data(text: Option<&str>) -> Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-async fn groups(cx: &Cx, conn: &mut Conn, asked: Option<&[String]>, vpc: Uuid) -> Result<Vec<Uuid>> {
+/// The groups an interface is to have: those asked for, or the VPC's default one.
+pub(super) async fn groups(
+    cx: &Cx,
+    conn: &mut Conn,
+    asked: Option<&[String]>,
+    vpc: Uuid,
+) -> Result<Vec<Uuid>> {
     const FIELD: &str = "security_group_ids";
     let asked = match asked {
         None => return Ok(vec![security_groups::default_of(conn, vpc).await?]),
@@ -218,12 +224,23 @@ async fn plan(cx: &Cx, conn: &mut Conn, body: &LaunchInstance) -> Result<Plan> {
     if !(1..=MOST_INSTANCES).contains(&count) {
         return Err(Refusal::invalid("count", format!("must be 1 to {MOST_INSTANCES}")));
     }
-    // There is no default VPC to fall back on.
-    let subnet_id = body.subnet_id.as_deref().ok_or_else(|| Refusal::missing("subnet_id"))?;
-    let subnet_id = parse::id::<gon_types::id::Subnet>("subnet_id", subnet_id)?;
+    let subnet_id = body
+        .subnet_id
+        .as_deref()
+        .map(|text| parse::id::<gon_types::id::Subnet>("subnet_id", text))
+        .transpose()?;
     let image_id = parse::id::<gon_types::id::Image>("image_id", &body.image_id)?;
-    let subnet = Cx::found(subnets::get(conn, cx.account(), &Ref::from(&subnet_id)).await, &subnet_id)
-        .map_err(|refusal| refusal.field("subnet_id"))?;
+    let subnet = match subnet_id {
+        Some(id) => Cx::found(subnets::get(conn, cx.account(), &Ref::from(&id)).await, &id)
+            .map_err(|refusal| refusal.field("subnet_id"))?,
+        None => subnets::default_of(conn, cx.account()).await?.ok_or_else(|| {
+            Refusal::of_field(
+                "VPCIdNotSpecified",
+                "subnet_id",
+                "is required: the account has no default VPC to fall back on",
+            )
+        })?,
+    };
     let image = Cx::found(images::get(conn, cx.account(), &Ref::from(&image_id)).await, &image_id)
         .map_err(|refusal| refusal.field("image_id"))?;
     fits(&kind, image.min_memory_mib)?;
@@ -324,7 +341,8 @@ async fn place_address(tx: &mut Tx, cx: &Cx, plan: &Plan, ids: (Uuid, i32)) -> R
     Err(refusal)
 }
 
-fn subnet_is_full() -> Refusal {
+/// What a full subnet answers.
+pub(super) fn subnet_is_full() -> Refusal {
     Refusal::conflict("InsufficientFreeAddressesInSubnet", "the subnet has no free address")
         .field("subnet_id")
 }
@@ -461,7 +479,7 @@ fn wrong_state(row: &LockedRow, must_be: &str) -> Refusal {
     )
 }
 
-/// Renames an instance; gives it another size while it is stopped.
+/// Renames an instance; gives it another size, or says whether it is recovered, while it is stopped.
 pub async fn update(
     cx: Cx,
     One(id): One<Kind>,

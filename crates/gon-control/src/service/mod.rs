@@ -2,14 +2,17 @@
 //! by passing the door of `authz`.
 
 pub mod addresses;
+pub mod default_vpc;
 pub mod error;
 pub mod images;
 pub mod instances;
 pub mod internet_gateways;
 pub mod key_pairs;
+pub mod network_acls;
 pub mod network_interfaces;
 pub mod nodes;
 pub mod operations;
+pub mod prefix_lists;
 pub mod route_tables;
 pub mod security_groups;
 pub mod subnets;

@@ -5,18 +5,19 @@ use std::collections::HashMap;
 use gon_api::Applied;
 use gon_api::page::{NoQuery, Page, Wait};
 use gon_api::route_tables::{
-    CreateRoute, CreateRouteTable, CreateRouteTableAssociation, DeleteRoute, ListRouteTables, Route,
-    RouteTable, RouteTableAssociation, UpdateRouteTable,
+    CreateRoute, CreateRouteTable, CreateRouteTableAssociation, DeleteRoute, ListRouteTables, ReplaceRoute,
+    ReplaceRouteTableAssociation, Route, RouteTable, RouteTableAssociation, UpdateRouteTable,
 };
 use gon_core::route::destination;
 use gon_store::journal::Entry;
 use gon_store::reference::Ref;
-use gon_store::route_tables::{self as tables, Filter, RouteTableRow, Target};
+use gon_store::route_tables::{self as tables, Association, Filter, RouteTableRow, Target};
 use gon_store::{Conn, instances, internet_gateways, network_interfaces, subnets, vpcs};
 use gon_types::id::{
     InternetGatewayId, NetworkInterfaceId, RouteTableAssociationId, RouteTableId, SubnetId, VpcId,
 };
 use gon_types::net::parse_cidr;
+use ipnet::{IpNet, Ipv4Net};
 use uuid::Uuid;
 
 use super::cx::show_applied;
@@ -61,13 +62,13 @@ async fn show(conn: &mut Conn, rows: Vec<RouteTableRow>) -> Result<Vec<RouteTabl
     Ok(rows
         .into_iter()
         .map(|row| {
-            let local = Route {
-                destination_cidr: row.vpc_cidr.0.to_string(),
+            let local = |block: &IpNet| Route {
+                destination_cidr: block.to_string(),
                 target_type: "local".to_owned(),
                 target_id: "local".to_owned(),
                 state: "active".to_owned(),
             };
-            let mut all = vec![local];
+            let mut all: Vec<Route> = row.vpc_blocks.iter().map(local).collect();
             all.extend(routes.remove(&row.id).unwrap_or_default());
             RouteTable {
                 id: RouteTableId::from_uuid(row.id).to_string(),
@@ -77,6 +78,9 @@ async fn show(conn: &mut Conn, rows: Vec<RouteTableRow>) -> Result<Vec<RouteTabl
                 is_main: row.is_main,
                 routes: all,
                 associations: associations.remove(&row.id).unwrap_or_default(),
+                main_association_id: row
+                    .main_association_id
+                    .map(|id| RouteTableAssociationId::from_uuid(id).to_string()),
                 applied: None,
                 generation: None,
                 created_at: row.created_at,
@@ -195,10 +199,23 @@ pub async fn delete(cx: Cx, One(id): One<Kind>, _: NoQuery, (): ()) -> Result<()
     cx.commit(tx, entry, &()).await
 }
 
+/// The VPC's blocks, which the local routes serve.
+fn local(row: &RouteTableRow) -> Vec<Ipv4Net> {
+    let word = |net: &IpNet| match net {
+        IpNet::V4(net) => Some(*net),
+        IpNet::V6(_) => None,
+    };
+    row.vpc_blocks.iter().filter_map(word).collect()
+}
+
 /// What a route leads to: the gateway of the table's VPC, or an interface in it.
-async fn target(cx: &Cx, tx: &mut Conn, table: &RouteTableRow, body: &CreateRoute) -> Result<Target> {
+async fn target(
+    cx: &Cx,
+    tx: &mut Conn,
+    table: &RouteTableRow,
+    (text, said): (&str, Option<&str>),
+) -> Result<Target> {
     const FIELD: &str = "target_id";
-    let text = body.target_id.as_str();
     let at = |refusal: Refusal| refusal.field(FIELD);
     let (kind, target) = if text.starts_with("igw-") {
         let id = parse::id::<GatewayKind>(FIELD, text)?;
@@ -221,6 +238,13 @@ async fn target(cx: &Cx, tx: &mut Conn, table: &RouteTableRow, body: &CreateRout
         let interface = row
             .network_interface_id
             .ok_or_else(|| at(Refusal::conflict("IncorrectInstanceState", "the instance is terminated")))?;
+        if network_interfaces::number_of(tx, row.id).await? > 1 {
+            return Err(Refusal::of_field(
+                "InvalidInstanceID",
+                FIELD,
+                "the instance has several network interfaces: name one of them",
+            ));
+        }
         ("instance", Target::Interface(interface))
     } else if text.starts_with("eni-") {
         let id = parse::id::<InterfaceKind>(FIELD, text)?;
@@ -234,11 +258,11 @@ async fn target(cx: &Cx, tx: &mut Conn, table: &RouteTableRow, body: &CreateRout
             "must be the id of an internet gateway, an instance or a network interface",
         ));
     };
-    match body.target_type.as_deref() {
+    match said {
         None => Ok(target),
         Some(said) if said == kind => Ok(target),
         Some("gateway" | "instance") => {
-            Err(Refusal::invalid("target_type", format!("'{}' is of type {kind}", body.target_id)))
+            Err(Refusal::invalid("target_type", format!("'{text}' is of type {kind}")))
         }
         Some(_) => Err(Refusal::invalid("target_type", "must be gateway or instance")),
     }
@@ -254,12 +278,36 @@ pub async fn add_route(
     let until = cx.until_applied(&wait)?;
     let mut tx = cx.begin().await?;
     let row = Cx::found(tables::get(&mut tx, cx.account(), &Ref::from(&id)).await, &id)?;
-    let to = destination(&body.destination_cidr, row.vpc_cidr.0)
+    let to = destination(&body.destination_cidr, &local(&row))
         .map_err(|error| Refusal::invalid("destination_cidr", error.to_string()))?;
-    let target = target(&cx, &mut tx, &row, &body).await?;
+    let target = target(&cx, &mut tx, &row, (&body.target_id, body.target_type.as_deref())).await?;
     tables::add_route(&mut tx, cx.account(), Uuid::now_v7(), &row, to, target).await?;
     let detail = serde_json::json!({ "destination_cidr": to, "target_id": body.target_id });
     finish(cx, tx, row, "CreateRoute", detail, until).await
+}
+
+fn no_route(to: Ipv4Net) -> Refusal {
+    Refusal::not_found("InvalidRoute", "route to", to).field("destination_cidr")
+}
+
+/// Gives the route to a destination another target.
+pub async fn replace_route(
+    cx: Cx,
+    One(id): One<Kind>,
+    wait: Wait,
+    Json(body): Json<ReplaceRoute>,
+) -> Result<RouteTable> {
+    let until = cx.until_applied(&wait)?;
+    let mut tx = cx.begin().await?;
+    let row = Cx::found(tables::get(&mut tx, cx.account(), &Ref::from(&id)).await, &id)?;
+    let to = destination(&body.destination_cidr, &local(&row))
+        .map_err(|error| Refusal::invalid("destination_cidr", error.to_string()))?;
+    let target = target(&cx, &mut tx, &row, (&body.target_id, body.target_type.as_deref())).await?;
+    if !tables::replace_route(&mut tx, row.id, to, target).await? {
+        return Err(no_route(to));
+    }
+    let detail = serde_json::json!({ "destination_cidr": to, "target_id": body.target_id });
+    finish(cx, tx, row, "ReplaceRoute", detail, until).await
 }
 
 /// Removes the route to a destination.
@@ -269,11 +317,11 @@ pub async fn remove_route(cx: Cx, One(id): One<Kind>, query: DeleteRoute, (): ()
     let to = parse_cidr(&text).map_err(|e| Refusal::invalid("destination_cidr", e.to_string()))?.trunc();
     let mut tx = cx.begin().await?;
     let row = Cx::found(tables::get(&mut tx, cx.account(), &Ref::from(&id)).await, &id)?;
-    if to == row.vpc_cidr.0 {
+    if local(&row).contains(&to) {
         return Err(Refusal::invalid("destination_cidr", "the local route cannot be removed"));
     }
     if !tables::remove_route(&mut tx, row.id, to).await? {
-        return Err(Refusal::not_found("InvalidRoute", "route to", to).field("destination_cidr"));
+        return Err(no_route(to));
     }
     finish(cx, tx, row, "DeleteRoute", serde_json::json!({ "destination_cidr": to }), until).await
 }
@@ -307,11 +355,55 @@ pub async fn disassociate(
     let until = cx.until_applied(&wait)?;
     let mut tx = cx.begin().await?;
     let row = Cx::found(tables::get(&mut tx, cx.account(), &Ref::from(&id)).await, &id)?;
-    if !tables::disassociate(&mut tx, cx.account(), row.id, &Ref::from(&association)).await? {
+    let wanted = Ref::from(&association);
+    if let Some(Association::Main(_)) = tables::association(&mut tx, cx.account(), row.id, &wanted).await? {
+        return Err(Refusal::invalid(
+            "association_id",
+            "is the main one of the VPC, which always has one: replace it instead",
+        ));
+    }
+    if !tables::disassociate(&mut tx, cx.account(), row.id, &wanted).await? {
         return Cx::found(Err(gon_store::StoreError::NotFound), &association)
             .map_err(|refusal: Refusal| refusal.field("association_id"));
     }
     finish(cx, tx, row, "DisassociateRouteTable", serde_json::json!({}), until).await
+}
+
+/// Lets whoever follows the table by that association follow another one. Replacing the main association makes that the
+/// main table. The association has a new id afterwards, as at EC2.
+pub async fn replace_association(
+    cx: Cx,
+    Two(id, association): Two<Kind, AssociationKind>,
+    wait: Wait,
+    Json(body): Json<ReplaceRouteTableAssociation>,
+) -> Result<RouteTable> {
+    let until = cx.until_applied(&wait)?;
+    let to_id = parse::id::<Kind>("route_table_id", &body.route_table_id)?;
+    let mut tx = cx.begin().await?;
+    let from = Cx::found(tables::get(&mut tx, cx.account(), &Ref::from(&id)).await, &id)?;
+    let to = Cx::found(tables::get(&mut tx, cx.account(), &Ref::from(&to_id)).await, &to_id)
+        .map_err(|refusal| refusal.field("route_table_id"))?;
+    same_vpc::<Kind>(to.vpc_id, from.vpc_id, "route_table_id")?;
+    let missing = || {
+        Cx::found::<RouteTable, _>(Err(gon_store::StoreError::NotFound), &association)
+            .map_err(|refusal| refusal.field("association_id"))
+    };
+    let Some(found) = tables::association(&mut tx, cx.account(), from.id, &Ref::from(&association)).await?
+    else {
+        return missing();
+    };
+    let new = Uuid::now_v7();
+    if !tables::replace_association(&mut tx, cx.account(), found, (from.id, to.id), new).await? {
+        return missing();
+    }
+    let (Association::Subnet(old) | Association::Main(old)) = found;
+    let detail = serde_json::json!({
+        "association_id": RouteTableAssociationId::from_uuid(old).to_string(),
+        "new_association_id": RouteTableAssociationId::from_uuid(new).to_string(),
+        "from": RouteTableId::from_uuid(from.id).to_string(),
+    });
+    let row = tables::get(&mut tx, cx.account(), &to.id.into()).await?;
+    finish(cx, tx, row, "ReplaceRouteTableAssociation", detail, until).await
 }
 
 /// What every change of a table's effect ends with.

@@ -12,9 +12,9 @@ use gon_core::security_group::{Peer, RuleText, check_name, rule};
 use gon_store::journal::Entry;
 use gon_store::reference::Ref;
 use gon_store::security_groups::{self as groups, Filter, NewRule, RuleRow, SecurityGroupRow};
-use gon_store::{Conn, vpcs};
+use gon_store::{Conn, prefix_lists, vpcs};
 use gon_types::PortRange;
-use gon_types::id::{SecurityGroupId, SecurityGroupRuleId, VpcId};
+use gon_types::id::{PrefixListId, SecurityGroupId, SecurityGroupRuleId, VpcId};
 use uuid::Uuid;
 
 use super::cx::{Until, show_applied};
@@ -29,7 +29,15 @@ type RuleKind = gon_types::id::SecurityGroupRule;
 type VpcKind = gon_types::id::Vpc;
 
 /// EC2's default quota of rules per group and direction.
-const MOST_RULES: i64 = 60;
+pub(super) const MOST_RULES: i64 = 60;
+
+/// The other side of a rule: one of the three.
+fn show_peer(cidr: Option<impl ToString>, group: Option<Uuid>, list: Option<Uuid>) -> String {
+    cidr.map(|cidr| cidr.to_string())
+        .or_else(|| group.map(|id| SecurityGroupId::from_uuid(id).to_string()))
+        .or_else(|| list.map(|id| PrefixListId::from_uuid(id).to_string()))
+        .unwrap_or_default()
+}
 
 fn show_rule(row: RuleRow) -> SecurityGroupRule {
     let port = |port: Option<i32>| port.and_then(|p| u16::try_from(p).ok());
@@ -42,11 +50,7 @@ fn show_rule(row: RuleRow) -> SecurityGroupRule {
         port_range: range.unwrap_or(PortRange::ALL).to_string(),
         icmp_type: row.icmp_type,
         icmp_code: row.icmp_code,
-        source_destination: match (row.peer_cidr, row.peer_group_id) {
-            (Some(cidr), _) => cidr.to_string(),
-            (None, Some(group)) => SecurityGroupId::from_uuid(group).to_string(),
-            (None, None) => String::new(),
-        },
+        source_destination: show_peer(row.peer_cidr, row.peer_group_id, row.peer_prefix_list_id),
         action: "allow".to_owned(),
         description: row.description,
         applied: None,
@@ -243,13 +247,19 @@ pub async fn add_rule(
     parse::description("description", &description)?;
     let mut tx = cx.begin().await?;
     let group = Cx::found(groups::get(&mut tx, cx.account(), &Ref::from(&id)).await, &id)?;
-    let (peer_cidr, peer_group) = match &wanted.peer {
-        Peer::Cidr(cidr) => (Some(*cidr), None),
+    let (peer_cidr, peer_group, peer_prefix_list) = match &wanted.peer {
+        Peer::Cidr(cidr) => (Some(*cidr), None, None),
+        // The list before the VPC, as whoever changes it holds them.
+        Peer::PrefixList(list) => {
+            let row = Cx::found(prefix_lists::hold(&mut tx, cx.account(), &Ref::from(list)).await, list)
+                .map_err(|refusal| refusal.field("source_destination"))?;
+            (None, None, Some(row.id))
+        }
         Peer::Group(peer) => {
             let row = Cx::found(groups::get(&mut tx, cx.account(), &Ref::from(peer)).await, peer)
                 .map_err(|refusal| refusal.field("source_destination"))?;
             same_vpc::<Kind>(row.vpc_id, group.vpc_id, "source_destination")?;
-            (None, Some(row.id))
+            (None, Some(row.id), None)
         }
     };
     let new = NewRule {
@@ -262,6 +272,7 @@ pub async fn add_rule(
         icmp: wanted.icmp.map(|i| (i.icmp_type, i.code)),
         peer_cidr,
         peer_group,
+        peer_prefix_list,
         description: &description,
     };
     // The VPC's row first: of two rules that would be the sixtieth, one counts after the other is there.
@@ -281,10 +292,7 @@ pub async fn add_rule(
         port_range: wanted.ports.unwrap_or(PortRange::ALL).to_string(),
         icmp_type: new.icmp.map(|i| i16::from(i.0)),
         icmp_code: new.icmp.and_then(|i| i.1).map(i16::from),
-        source_destination: match (peer_cidr, peer_group) {
-            (Some(cidr), _) => cidr.to_string(),
-            (None, group) => group.map(|id| SecurityGroupId::from_uuid(id).to_string()).unwrap_or_default(),
-        },
+        source_destination: show_peer(peer_cidr, peer_group, peer_prefix_list),
         action: "allow".to_owned(),
         description,
         applied: Some(applied),

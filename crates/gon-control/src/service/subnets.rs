@@ -32,6 +32,7 @@ pub fn show(row: SubnetRow) -> Subnet {
         subnet_type: if row.public { "public" } else { "private" }.to_owned(),
         route_table_id: RouteTableId::from_uuid(row.route_table_id).to_string(),
         map_public_ip_on_launch: row.map_public_ip_on_launch,
+        default_for_az: row.default_for_az,
         available_ip_address_count: i64::from(usable(row.cidr_block.0)) - row.used,
         applied: None,
         generation: None,
@@ -46,12 +47,18 @@ fn with_applied(mut subnet: Subnet, applied: Applied) -> Subnet {
     subnet
 }
 
-/// The zone asked for, if there is such a zone; the site's first if none is.
-async fn zone(cx: &Cx, conn: &mut gon_store::Conn, asked: Option<&str>) -> Result<String> {
+/// The site's zones, the oldest first; there is always one.
+pub async fn zones(cx: &Cx, conn: &mut gon_store::Conn) -> Result<Vec<String>> {
     let mut zones = subnets::zones(conn).await?;
     if zones.is_empty() {
         zones.push(cx.app.config.default_zone.clone());
     }
+    Ok(zones)
+}
+
+/// The zone asked for, if there is such a zone; the site's first if none is.
+async fn zone(cx: &Cx, conn: &mut gon_store::Conn, asked: Option<&str>) -> Result<String> {
+    let mut zones = zones(cx, conn).await?;
     match asked {
         None => Ok(zones.swap_remove(0)),
         Some(zone) if zones.iter().any(|z| z == zone) => Ok(zone.to_owned()),
@@ -70,7 +77,9 @@ pub async fn create(
     let name = parse::name("name", &body.name)?;
     let mut tx = cx.begin().await?;
     let vpc = Cx::found(vpcs::head(&mut tx, cx.account(), &Ref::from(&vpc_id)).await, &vpc_id)?;
-    let cidr_block = block(&body.cidr_block, vpc.cidr_block.0).map_err(|error| {
+    let blocks: Vec<_> =
+        vpcs::blocks(&mut tx, vpc.id).await?.into_iter().map(|row| row.cidr_block.0).collect();
+    let (cidr_block, vpc_cidr) = block(&body.cidr_block, &blocks).map_err(|error| {
         let code = match error {
             BlockError::Malformed => "InvalidParameterValue",
             BlockError::Size | BlockError::Outside(_) => "InvalidSubnet.Range",
@@ -81,11 +90,12 @@ pub async fn create(
     let new = NewSubnet {
         id: Uuid::now_v7(),
         vpc: vpc.id,
-        vpc_cidr: vpc.cidr_block.0,
+        vpc_cidr,
         name: &name,
         cidr_block,
         availability_zone: &zone,
         map_public_ip_on_launch: body.map_public_ip_on_launch.unwrap_or(false),
+        default_for_az: false,
     };
     subnets::create(&mut tx, cx.account(), &new).await?;
     let applied = show_applied(vpcs::bump(&mut tx, vpc.id).await?);

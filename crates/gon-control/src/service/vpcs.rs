@@ -1,26 +1,40 @@
-//! VPCs: creating one brings its main route table and default group, deleting it takes them away.
+//! VPCs: creating one brings its main route table and default group, deleting it takes them away. Their further blocks.
 
 use gon_api::page::{NoQuery, Page, Wait};
-use gon_api::vpcs::{CreateVpc, ListVpcs, UpdateVpc, Vpc};
-use gon_core::vpc::{BlockError, block};
+use gon_api::vpcs::{AssociateVpcCidrBlock, CreateVpc, ListVpcs, UpdateVpc, Vpc, VpcCidrBlockAssociation};
+use gon_core::vpc::{BlockError, block, may_join};
 use gon_store::Change;
 use gon_store::journal::Entry;
 use gon_store::reference::Ref;
 use gon_store::vpcs::{self, Filter, NewIds, VpcRow};
-use gon_types::id::{RouteTableId, SecurityGroupId, VpcId};
+use gon_types::id::{RouteTableId, SecurityGroupId, SubnetId, VpcCidrBlockId, VpcId};
 use gon_types::net::parse_cidr;
+use ipnet::Ipv4Net;
 use uuid::Uuid;
 
-use super::cx::Pause;
+use super::cx::{Pause, show_applied};
 use super::error::{Refusal, Result};
 use super::{Cx, parse};
-use crate::api::{Json, One};
+use crate::api::{Json, One, Two};
 
 type Kind = gon_types::id::Vpc;
+type BlockKind = gon_types::id::VpcCidrBlock;
+
+fn show_block(id: Uuid, cidr_block: impl ToString, is_primary: bool) -> VpcCidrBlockAssociation {
+    VpcCidrBlockAssociation {
+        id: VpcCidrBlockId::from_uuid(id).to_string(),
+        cidr_block: cidr_block.to_string(),
+        state: "associated".to_owned(),
+        is_primary,
+    }
+}
 
 /// A row as users see it.
 pub fn show(row: VpcRow) -> Vpc {
+    let blocks = row.block_ids.iter().zip(&row.blocks).enumerate();
     Vpc {
+        cidr_block_associations: blocks.map(|(at, (id, block))| show_block(*id, block, at == 0)).collect(),
+        is_default: row.is_default,
         id: VpcId::from_uuid(row.id).to_string(),
         uuid: row.id,
         name: row.name,
@@ -61,6 +75,9 @@ pub async fn create(cx: Cx, (): (), wait: Wait, Json(body): Json<CreateVpc>) -> 
         uuid: ids.vpc,
         name: name.clone(),
         cidr_block: cidr.to_string(),
+        // The first block comes with the VPC, and under its number.
+        cidr_block_associations: vec![show_block(ids.vpc, cidr, true)],
+        is_default: false,
         state: "available".to_owned(),
         main_route_table_id: RouteTableId::from_uuid(ids.main_route_table).to_string(),
         default_security_group_id: SecurityGroupId::from_uuid(ids.default_group).to_string(),
@@ -163,6 +180,101 @@ pub async fn delete(cx: Cx, One(id): One<Kind>, _: NoQuery, (): ()) -> Result<()
     }
     let entry = Entry::new("DeleteVpc", head.id).vpc(head.id).event("vpc", head.id, Some("available"), None);
     cx.commit(tx, entry, &()).await
+}
+
+/// Gives a VPC another block. Its local routes cover it as soon as it is there.
+pub async fn associate_block(
+    cx: Cx,
+    One(id): One<Kind>,
+    wait: Wait,
+    Json(body): Json<AssociateVpcCidrBlock>,
+) -> Result<Vpc> {
+    let until = cx.until_applied(&wait)?;
+    let cidr = block(&body.cidr_block).map_err(block_refusal)?;
+    let mut tx = cx.begin().await?;
+    let head = Cx::found(vpcs::head(&mut tx, cx.account(), &Ref::from(&id)).await, &id)?;
+    let range = |why: String| Refusal::of_field("InvalidVpc.Range", "cidr_block", why);
+    if !may_join(head.cidr_block.0, cidr) {
+        return Err(range(format!(
+            "{cidr} is restricted for a VPC whose first block is {}",
+            head.cidr_block.0
+        )));
+    }
+    let association = Uuid::now_v7();
+    vpcs::add_block(&mut tx, cx.account(), &head, association, cidr).await?;
+    let detail = serde_json::json!({ "cidr_block": cidr });
+    finish_blocks(cx, tx, head.id, ("AssociateVpcCidrBlock", detail), until).await
+}
+
+/// Takes a further block from a VPC, unless subnets are in it.
+pub async fn disassociate_block(
+    cx: Cx,
+    Two(id, association): Two<Kind, BlockKind>,
+    wait: Wait,
+    (): (),
+) -> Result<Vpc> {
+    let until = cx.until_applied(&wait)?;
+    let mut tx = cx.begin().await?;
+    let head = Cx::found(vpcs::head(&mut tx, cx.account(), &Ref::from(&id)).await, &id)?;
+    let wanted = Ref::from(&association);
+    let missing = || {
+        Cx::found::<Vpc, _>(Err(gon_store::StoreError::NotFound), &association)
+            .map_err(|refusal| refusal.field("association_id"))
+    };
+    let is_it = |row: &vpcs::BlockRow| {
+        wanted.whole == Some(row.id) || wanted.short == Some(VpcCidrBlockId::from_uuid(row.id).short())
+    };
+    let Some(row) = vpcs::blocks(&mut tx, head.id).await?.into_iter().find(is_it) else {
+        return missing();
+    };
+    if row.slot == 0 {
+        return Err(Refusal::conflict(
+            "OperationNotPermitted",
+            format!("{} is the VPC's first block: it goes with it", row.cidr_block.0),
+        )
+        .field("association_id"));
+    }
+    match vpcs::remove_block(&mut tx, cx.account(), head.id, row.id).await {
+        Ok(true) => {}
+        Ok(false) => return missing(),
+        Err(error) if error.constraint() == Some("subnets_vpc_fkey") => {
+            gon_store::rollback(tx).await?;
+            return Err(block_in_use(&cx, head.id, row.cidr_block.0).await?);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let detail = serde_json::json!({ "cidr_block": row.cidr_block.0 });
+    finish_blocks(cx, tx, head.id, ("DisassociateVpcCidrBlock", detail), until).await
+}
+
+async fn block_in_use(cx: &Cx, vpc: Uuid, block: Ipv4Net) -> Result<Refusal> {
+    let mut conn = cx.conn().await?;
+    let subnets = vpcs::subnets_in_block(&mut conn, vpc, block).await?;
+    Ok(Refusal::dependency(
+        format!("the block {block} has subnets and cannot be disassociated"),
+        subnets.into_iter().map(|id| SubnetId::from_uuid(id).to_string()).collect(),
+    ))
+}
+
+/// What a change of a VPC's blocks ends with.
+async fn finish_blocks(
+    cx: Cx,
+    mut tx: gon_store::Tx,
+    vpc: Uuid,
+    (action, detail): (&'static str, serde_json::Value),
+    until: Option<super::cx::Until>,
+) -> Result<Vpc> {
+    let applied = show_applied(vpcs::bump(&mut tx, vpc).await?);
+    let mut shown = show(vpcs::get(&mut tx, cx.account(), &vpc.into()).await?);
+    let entry = Entry::new(action, vpc).detail(detail).vpc(vpc).event(
+        "vpc",
+        vpc,
+        Some("available"),
+        Some("available"),
+    );
+    cx.commit(tx, entry, &shown).await?;
+    shown.applied = cx.settle(vpc, applied, until).await?;
+    Ok(shown)
 }
 
 /// The id of something that stands in the way, by the prefix of its kind.

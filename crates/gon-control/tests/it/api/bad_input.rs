@@ -435,7 +435,7 @@ async fn wrong_launches() {
     let before = rows(&api).await;
     let nothing = "00000000000000000";
     for (more, status, code, field) in [
-        (json!({ "subnet_id": null }), 400, "MissingParameter", "subnet_id"),
+        (json!({ "subnet_id": null }), 400, "VPCIdNotSpecified", "subnet_id"),
         (json!({ "subnet_id": "subnet-1" }), 400, "InvalidSubnetID.Malformed", "subnet_id"),
         (json!({ "subnet_id": id(&vpc) }), 400, "InvalidSubnetID.Malformed", "subnet_id"),
         (json!({ "subnet_id": format!("subnet-{nothing}") }), 404, "InvalidSubnetID.NotFound", "subnet_id"),
@@ -493,7 +493,7 @@ async fn wrong_launches() {
             answer.body
         );
     }
-    for missing in ["name", "image_id", "instance_type", "subnet_id"] {
+    for missing in ["name", "image_id", "instance_type"] {
         let mut body = json!({ "name": "i", "image_id": api.image("gon-linux").await, "instance_type": "g1.nano", "subnet_id": id(&subnet) });
         body.as_object_mut().unwrap().remove(missing);
         let answer = api.post("/instances", body).await;

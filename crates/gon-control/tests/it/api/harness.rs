@@ -265,7 +265,7 @@ impl Api {
              where node_id is null and deleted_at is null;
              update network_interfaces n set node_id = (select id from nodes limit 1),
                port_no = 16 + (select count(*) from network_interfaces m where m.id < n.id)
-             where node_id is null and deleted_at is null;
+             where node_id is null and deleted_at is null and instance_id is not null;
              update instances set state = 'running', observed_generation = generation where state = 'pending';
              update instances set state = 'stopped', observed_generation = generation where state = 'stopping';",
         )

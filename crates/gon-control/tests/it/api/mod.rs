@@ -2,6 +2,7 @@
 
 mod access;
 mod addresses;
+mod applied;
 mod auth;
 mod bad_input;
 mod cloud;
@@ -10,8 +11,12 @@ mod idempotency;
 mod instances;
 mod key_pairs;
 mod lists;
+mod network_acls;
+mod network_interfaces;
+mod network_objects;
 mod nodes;
 mod operations;
+mod prefix_lists;
 mod route_tables;
 mod security_groups;
 mod server;
