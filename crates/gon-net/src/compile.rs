@@ -143,6 +143,12 @@ pub enum Reason {
     /// A group, or one that its rules name, is not in the document or of another VPC.
     #[error("a security group is not in the document or of another VPC")]
     NoSuchGroup,
+    /// The network ACL is not in the document, twice and differently, or of another VPC.
+    #[error("its subnet's network ACL is not in the document or of another VPC")]
+    NoSuchAcl,
+    /// Ports without TCP or UDP, two entries of one number, or the like.
+    #[error("its subnet's network ACL says something impossible")]
+    BadAcl,
     /// Ports without TCP or UDP, or the like.
     #[error("a rule of its groups says something impossible")]
     BadRule,
@@ -166,6 +172,8 @@ pub fn compile(document: &NodeNetwork, facts: &NodeFacts) -> Compiled {
     Compiled { flows: stage::all(&plan), zones, degraded: plan.closed }
 }
 
+#[cfg(test)]
+mod acl_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! THE table of the pipeline: every stage with its number, its name and its contract, and what each register carries.
 //!
 //! ```text
-//!  guest ──▶ classify ─▶ admit ─▶ local ──▶ group-out ─▶ edge ─▶ acl-out ─▶ route ──┐──▶ locate ─▶ acl-in ─▶ group-in ─▶ deliver ─▶ guest
+//!  guest ──▶ classify ─▶ admit ─▶ local ──▶ group-out ─▶ edge ─▶ acl-out ─▶ route ──┐──▶ locate ─▶ enter ─▶ acl-in ─▶ group-in ─▶ deliver ─▶ guest
 //!                          (port    │          │          └── same subnet ────────────│─────▶ ┘ (no ACL)       │
 //!                        security)  ▼          ▼ judge ─▶ policy ─▶ admitted          ▼                        ▼ judge ─▶ policy ─▶ admitted
 //!  gon-meta ─▶ classify ─▶ local-reply ─▶ local-restore ─▶ guest                 gateway ─▶ public ─▶ arrival ─▶ locate
@@ -72,13 +72,13 @@ stages! {
     /// From outside: ARP for public addresses, impossible sources out.
     External = 15, "external", reads "-", writes "scratch";
     /// From another node: does the sender belong there? Key, node, MAC and address are one row of the document.
-    TunnelIn = 17, "tunnel-in", reads "vpc", writes "subnet";
+    TunnelIn = 17, "tunnel-in", reads "vpc", writes "subnet from-subnet";
     /// Look the connection up in the sender's zone.
     GroupOut = 20, "group-out", reads "zone", writes "-";
     /// Through the router (by its MAC), or within the subnet?
-    Edge = 25, "edge", reads "-", writes "next-hop";
-    /// Network ACL of the sender's subnet. Passes everything until ACLs exist.
-    AclOut = 30, "acl-out", reads "vpc subnet", writes "-";
+    Edge = 25, "edge", reads "vpc subnet", writes "acl from-subnet";
+    /// Network ACL of the sender's subnet.
+    AclOut = 30, "acl-out", reads "acl", writes "-";
     /// Effective route table of the sender's subnet, longest prefix first; one hop less to live.
     Route = 40, "route", reads "vpc subnet", writes "next-hop routed via";
     /// Out of the internet gateway: private source becomes public, one to one.
@@ -89,8 +89,10 @@ stages! {
     Arrival = 47, "arrival", reads "vpc subnet", writes "-";
     /// Exact (VPC, address) to a port of this node, or to the node that has it.
     Locate = 48, "locate", reads "vpc subnet next-hop routed via", writes "to-port subnet policy zone phase-in";
-    /// Network ACL of the receiver's subnet. Passes everything until ACLs exist.
-    AclIn = 50, "acl-in", reads "vpc subnet", writes "-";
+    /// Did it come into the receiver's subnet? Which ACL guards that?
+    Enter = 49, "enter", reads "vpc subnet from-subnet", writes "acl";
+    /// Network ACL of the receiver's subnet.
+    AclIn = 50, "acl-in", reads "acl", writes "-";
     /// Look the connection up in the receiver's zone.
     GroupIn = 60, "group-in", reads "zone", writes "phase-in";
     /// Out of the tunnel port: key and node are set. What came through a tunnel ends here.
@@ -126,6 +128,11 @@ pub const FLAGS: Field = Field::Reg(7);
 pub const NEXT_HOP: Field = Field::Reg(8);
 /// For swapping two fields.
 pub const SCRATCH: Field = Field::Reg(9);
+/// Number of the network ACL to ask: the sender's subnet's, from `enter` on the receiver's.
+pub const ACL: Field = Field::Reg(10);
+/// Network address of the sender's subnet, if the packet may still be within it: from another node, or by the detour of the
+/// router. 0 of what has left its subnet here, or came from outside.
+pub const FROM_SUBNET: Field = Field::Reg(11);
 
 /// Flag: the receiver's groups are asked, not the sender's.
 pub const PHASE_IN: Slice = Slice::new(FLAGS, 0, 1);
@@ -137,6 +144,19 @@ pub const VIA: Slice = Slice::new(FLAGS, 2, 1);
 pub const QUOTED: Slice = Slice::new(FLAGS, 4, 1);
 /// Flag: the rules look through the mirrored lens, after the ordinary one allowed nothing (see [`crate::Mirror`]).
 pub const RETRY: Slice = Slice::new(FLAGS, 3, 1);
+
+/// Priority of a network ACL's entry: the lower its number, the higher.
+#[must_use]
+pub const fn acl_priority(number: u16) -> u16 {
+    ABOVE_ENTRIES.saturating_sub(number)
+}
+/// The number of the entry that a flow of `acl-out` or `acl-in` stands for; `None` for the end of a list (EC2's `*`).
+#[must_use]
+pub const fn acl_entry(priority: u16) -> Option<u16> {
+    let number = ABOVE_ENTRIES.saturating_sub(priority);
+    if number > 0 && number <= crate::plan::LAST_NUMBER { Some(number) } else { None }
+}
+const ABOVE_ENTRIES: u16 = 33_000;
 
 /// The 16 bits of a register that hold a port number or zone.
 #[must_use]

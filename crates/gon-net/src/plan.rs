@@ -4,16 +4,20 @@
 //! every port in [`Plan::ports`] can be compiled: its references resolve, its addresses are its own. Every other port
 //! is in [`Plan::closed`] with the first reason found. Where two things contradict each other, neither is believed.
 
+mod acl;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use gon_proto::{AddressSpec, NodeNetwork, Peer, PortSpec, RuleSpec, SubnetSpec, VpcSpec};
-use gon_types::id::{SecurityGroupId, SubnetId, VpcId};
+use gon_types::id::{NetworkAclId, SecurityGroupId, SubnetId, VpcId};
 use gon_types::{MacAddr, Protocol};
 use ipnet::Ipv4Net;
 
 use crate::compile::{Degraded, External, NodeFacts, Reason};
 use crate::service;
+
+pub(crate) use acl::{Acl, LAST_NUMBER};
 
 /// Nothing that a guest may be, or speak to beyond its VPC: "this" network, loopback, link-local, multicast, reserved.
 pub(crate) const IMPOSSIBLE: [Ipv4Net; 4] = [
@@ -41,6 +45,8 @@ pub(crate) struct Plan<'a> {
     pub remotes: Vec<Remote<'a>>,
     /// Addresses of those subnets: who has which.
     pub neighbours: BTreeMap<(SubnetId, Ipv4Addr), MacAddr>,
+    /// The network ACLs of those subnets.
+    pub acls: BTreeMap<NetworkAclId, Acl<'a>>,
     /// Sets of groups in use, by number.
     pub policies: BTreeMap<u32, Policy<'a>>,
     /// Groups that their rules name.
@@ -126,6 +132,7 @@ impl<'a> Plan<'a> {
         let policies = number_policies(&index, &mut open);
         let named = named_groups(&index, &policies);
         let subnets: BTreeMap<_, _> = open.iter().map(|p| (p.subnet.spec.id, p.subnet)).collect();
+        let acls = index.acls.of(subnets.values());
         let vpcs: BTreeMap<_, _> = open.iter().map(|p| (p.vpc.id, p.vpc)).collect();
         let remotes = remotes(document, facts, &index, &open, &vpcs);
         let mut neighbours: BTreeMap<_, _> = index
@@ -139,7 +146,7 @@ impl<'a> Plan<'a> {
             .map(|a| ((a.subnet, a.private_ip), a.mac))
             .collect();
         neighbours.extend(open.iter().map(|p| ((p.subnet.spec.id, p.spec.private_ip), p.spec.mac)));
-        Self { facts, ports: open, closed, subnets, vpcs, remotes, neighbours, policies, named }
+        Self { facts, ports: open, closed, subnets, vpcs, remotes, neighbours, acls, policies, named }
     }
 }
 
@@ -148,6 +155,7 @@ struct Index<'a> {
     vpcs: BTreeMap<VpcId, &'a VpcSpec>,
     subnets: BTreeMap<SubnetId, &'a SubnetSpec>,
     groups: BTreeMap<SecurityGroupId, &'a gon_proto::GroupSpec>,
+    acls: acl::Acls<'a>,
     addresses: BTreeMap<(VpcId, Ipv4Addr), &'a AddressSpec>,
     bad_keys: BTreeSet<u32>,
     overlapping: BTreeSet<SubnetId>,
@@ -208,6 +216,7 @@ impl<'a> Index<'a> {
         let overlapping = overlapping(subnets.values().copied());
         Self {
             groups: unique(&document.groups, |g| g.id),
+            acls: acl::Acls::new(document),
             addresses: unique(&document.addresses, |a| (a.vpc, a.private_ip)),
             vpcs,
             subnets,
@@ -311,6 +320,7 @@ fn check_port<'a>(
     let key_ok = (1..1 << 24).contains(&vpc.key) && !index.bad_keys.contains(&vpc.key);
     deny(!key_ok, Reason::BadNetworkKey)?;
     deny(!index.is_possible(subnet, vpc), Reason::BadSubnet)?;
+    index.acls.check(subnet)?;
     let subnet = Subnet { spec: subnet, vpc };
 
     deny(!usable(&subnet, spec.private_ip), Reason::BadAddress)?;

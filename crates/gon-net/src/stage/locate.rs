@@ -29,9 +29,9 @@ pub(super) fn flows(plan: &Plan<'_>, sink: &mut Sink) {
         sink.of(stage, id, 100, neighbour, arrive(port, Stage::GroupIn, false));
 
         let routed = |via| in_vpc().addr(NEXT_HOP, ip).slice(ROUTED, 1).slice(VIA, via);
-        sink.of(stage, id, 100, routed(0), arrive(port, Stage::AclIn, true));
+        sink.of(stage, id, 100, routed(0), arrive(port, Stage::Enter, true));
         if !port.spec.source_dest_check {
-            sink.of(stage, id, 100, routed(1), arrive(port, Stage::AclIn, true));
+            sink.of(stage, id, 100, routed(1), arrive(port, Stage::Enter, true));
         }
     }
     let out = vec![Action::OutputTo(low16(TO_PORT))];

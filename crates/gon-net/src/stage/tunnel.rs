@@ -20,7 +20,7 @@
 
 use super::{Sink, bits, go, reg};
 use crate::flow::{Action, Field, Match, Slice, mac_bits};
-use crate::pipeline::{NEXT_HOP, ROUTED, SUBNET, Stage, VIA, VPC};
+use crate::pipeline::{FROM_SUBNET, NEXT_HOP, ROUTED, SUBNET, Stage, VIA, VPC};
 use crate::plan::{IMPOSSIBLE, Plan, Remote};
 use crate::service::TUNNEL_PORT;
 
@@ -63,7 +63,7 @@ pub(super) fn flows(plan: &Plan<'_>, sink: &mut Sink) {
         if port.spec.source_dest_check {
             matches = matches.addr(Field::IpDst, port.spec.private_ip);
         }
-        sink.of(Stage::Locate, port.spec.id, 110, matches, super::locate::arrive(port, Stage::AclIn, true));
+        sink.of(Stage::Locate, port.spec.id, 110, matches, super::locate::arrive(port, Stage::Enter, true));
     }
 }
 
@@ -76,7 +76,8 @@ fn come(remote: &Remote<'_>, sink: &mut Sink) {
             .addr(Field::TunSrc, remote.node)
             .mac(Field::EthSrc, remote.spec.mac)
     };
-    let pass = || vec![reg(SUBNET, u32::from(remote.subnet.base())), go(Stage::Locate)];
+    let base = u32::from(remote.subnet.base());
+    let pass = || vec![reg(SUBNET, base), reg(FROM_SUBNET, base), go(Stage::Locate)];
     sink.of(stage, id, 100, sender().addr(Field::IpSrc, remote.spec.private_ip), pass());
     if !remote.spec.source_dest_check {
         for net in IMPOSSIBLE {
