@@ -7,6 +7,7 @@ pub mod document;
 pub mod drain;
 pub mod instance;
 pub mod ipam;
+pub mod network_acl;
 pub mod placement;
 pub mod recovery;
 pub mod removal;

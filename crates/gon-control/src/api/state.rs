@@ -33,6 +33,8 @@ pub struct ApiConfig {
     pub max_in_flight: usize,
     /// Failed and successful logins per user and address: so many at once, then one per six seconds.
     pub login_burst: u32,
+    /// Entries per direction of a network ACL; EC2 has 20, and up to 40 on request.
+    pub network_acl_entries: u16,
 }
 
 impl Default for ApiConfig {
@@ -43,6 +45,7 @@ impl Default for ApiConfig {
             allowed_origins: vec![],
             max_in_flight: 512,
             login_burst: 10,
+            network_acl_entries: 20,
         }
     }
 }

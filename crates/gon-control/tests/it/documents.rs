@@ -239,3 +239,46 @@ async fn agents_of_the_version_before_are_understood_and_understand() {
         assert_eq!(get(&router, &format!("{path}&format=0")).await.0, StatusCode::BAD_REQUEST);
     }
 }
+
+#[tokio::test]
+async fn what_an_acl_keeps_back_is_never_left_out() {
+    let site = Site::new().await;
+    site.sql(
+        "insert into network_acl_entries (account_id, vpc_id, network_acl_id, direction, rule_number, action, protocol,
+           port_range, icmp_type, icmp_code, cidr_block)
+         select '00000000-0000-7000-8000-0000000000a1', '00000000-0000-7000-8000-000000000101',
+           '00000000-0000-7000-8000-000000000b02', 'inbound', *
+         from (values (200, 'allow'::acl_action, 6::smallint, '[22,23)'::int4range, null::smallint, null::smallint,
+                       '10.0.0.0/8'::cidr),
+           (90, 'deny', 1, null, 3, 4, '0.0.0.0/0'), (95, 'deny', 47, null, null, null, '192.0.2.0/24')) as e;
+         update network_acl_associations set network_acl_id = '00000000-0000-7000-8000-000000000b02'
+           where subnet_id = '00000000-0000-7000-8000-000000000202';",
+    )
+    .await;
+    site.network.refresh(n1()).await.unwrap();
+    let router = routers(&site, "n1");
+    let read = async |format: u32| {
+        let (status, _, body) = get(&router, &format!("/node/v1/network?wait=0&format={format}")).await;
+        assert_eq!(status, StatusCode::OK);
+        serde_json::from_slice::<serde_json::Value>(&body).unwrap()
+    };
+    let document = read(3).await;
+    let entry = |number: u32, action: &str, protocol: u8, ports: serde_json::Value, icmp: serde_json::Value, cidr: &str| {
+        serde_json::json!({ "direction": "inbound", "number": number, "action": action, "protocol": protocol,
+            "ports": ports, "icmp": icmp, "cidr": cidr })
+    };
+    let null = serde_json::Value::Null;
+    let message = serde_json::json!({ "icmp_type": 3, "code": 4 });
+    assert_eq!(
+        document["acls"][1]["entries"],
+        serde_json::json!([
+            entry(90, "deny", 1, null.clone(), message, "0.0.0.0/0"),
+            entry(95, "deny", 47, null.clone(), null.clone(), "192.0.2.0/24"),
+            entry(200, "allow", 6, "22".into(), null, "10.0.0.0/8"),
+        ])
+    );
+    assert_eq!(document["subnets"][1]["acl"], document["acls"][1]["id"]);
+    assert_eq!(document["acls"].as_array().unwrap().len(), 2, "the ones in use");
+    // An agent that has no word for them gets what it refuses: another format, with fields it does not know.
+    assert_eq!(read(2).await, document);
+}

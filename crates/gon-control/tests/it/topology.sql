@@ -28,6 +28,19 @@ insert into subnets (id, account_id, vpc_id, vpc_cidr, name, cidr_block, availab
    '00000000-0000-7000-8000-000000000101', '10.0.0.0/16', 'private', '10.0.2.0/24', 'local-1a'),
   ('00000000-0000-7000-8000-000000000203', '00000000-0000-7000-8000-0000000000a1',
    '00000000-0000-7000-8000-000000000102', '10.0.0.0/16', 'other', '10.0.1.0/24', 'local-1a');
+-- The ACL that came with VPC 1 has an id that nobody can write down: its subnets have another, and a third is nobody's.
+insert into network_acls (id, account_id, vpc_id, name) values
+  ('00000000-0000-7000-8000-000000000b01', '00000000-0000-7000-8000-0000000000a1',
+   '00000000-0000-7000-8000-000000000101', 'open'),
+  ('00000000-0000-7000-8000-000000000b02', '00000000-0000-7000-8000-0000000000a1',
+   '00000000-0000-7000-8000-000000000101', 'unused');
+insert into network_acl_entries (account_id, vpc_id, network_acl_id, direction, rule_number, action, cidr_block) values
+  ('00000000-0000-7000-8000-0000000000a1', '00000000-0000-7000-8000-000000000101',
+   '00000000-0000-7000-8000-000000000b01', 'inbound', 100, 'allow', '0.0.0.0/0'),
+  ('00000000-0000-7000-8000-0000000000a1', '00000000-0000-7000-8000-000000000101',
+   '00000000-0000-7000-8000-000000000b01', 'outbound', 100, 'allow', '0.0.0.0/0');
+update network_acl_associations set network_acl_id = '00000000-0000-7000-8000-000000000b01'
+  where vpc_id = '00000000-0000-7000-8000-000000000101';
 insert into internet_gateways (id, account_id, name, vpc_id) values
   ('00000000-0000-7000-8000-000000000301', '00000000-0000-7000-8000-0000000000a1', 'attached',
    '00000000-0000-7000-8000-000000000101'),
