@@ -8,6 +8,7 @@ mod namespace;
 mod netlink;
 mod ovs;
 mod packets;
+mod packets_acl;
 mod packets_lab;
 mod packets_overlay;
 mod postgres;
