@@ -98,6 +98,7 @@ async fn what_is_anothers_is_not_there() {
         )
         .await
         .ok();
+    let acl = api.post("/network-acls", json!({ "vpc_id": id(&vpc) })).await.ok();
     let key = api.post("/key-pairs", json!({ "name": "k" })).await.ok();
     let address = api.post("/addresses", json!({})).await.ok();
     let instance = api.launch(id(&subnet), json!({ "key_name": "k" })).await.ok();
@@ -108,6 +109,7 @@ async fn what_is_anothers_is_not_there() {
         "internet-gateways" => id(&gateway).to_owned(),
         "route-tables" => id(&table).to_owned(),
         "security-groups" => id(&group).to_owned(),
+        "network-acls" => id(&acl).to_owned(),
         "key-pairs" => id(&key).to_owned(),
         "addresses" => id(&address).to_owned(),
         "instances" => id(&instance).to_owned(),
@@ -128,6 +130,7 @@ async fn what_is_anothers_is_not_there() {
                 | "/route-tables/{id}"
                 | "/internet-gateways/{id}"
                 | "/security-groups/{id}"
+                | "/network-acls/{id}"
                 | "/instances/{id}",
             ) => {
                 json!({ "name": "x" })
@@ -140,6 +143,11 @@ async fn what_is_anothers_is_not_there() {
             ("POST", "/security-groups/{id}/rules") => {
                 json!({ "direction": "inbound", "protocol": "all", "source_destination": "0.0.0.0/0" })
             }
+            ("POST" | "PUT", "/network-acls/{id}/entries") => {
+                json!({ "direction": "inbound", "rule_number": 1, "action": "deny", "protocol": "all",
+                    "cidr_block": "0.0.0.0/0" })
+            }
+            ("POST", "/network-acls/{id}/associations") => json!({ "subnet_id": id(&subnet) }),
             ("POST", "/addresses/{id}/associate") => json!({ "instance_id": id(&instance) }),
             (
                 "POST",
@@ -173,6 +181,9 @@ async fn what_is_anothers_is_not_there() {
             .replace("{association_id}", associated["associations"][0]["id"].as_str().unwrap());
         if method == Method::DELETE && short.ends_with("/routes") {
             real.push_str("?destination_cidr=0.0.0.0/0");
+        }
+        if method == Method::DELETE && short.ends_with("/entries") && noun == "network-acls" {
+            real.push_str("?direction=inbound&rule_number=100");
         }
         let answer = api.as_user(&other, method.clone(), &real, body(&method, short).as_ref()).await;
         let (status, code) = answer.problem();
@@ -292,6 +303,7 @@ async fn what_is_anothers_is_not_there() {
         "/route-tables",
         "/internet-gateways",
         "/security-groups",
+        "/network-acls",
         "/instances",
         "/network-interfaces",
     ] {
@@ -314,6 +326,7 @@ async fn snapshot(api: &Api) -> Vec<Value> {
         "route-tables",
         "internet-gateways",
         "security-groups",
+        "network-acls",
         "instances",
         "network-interfaces",
         "addresses",
