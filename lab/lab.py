@@ -284,14 +284,31 @@ def main(arguments):
         raise Failed("a guest was started again by an upgrade")
     proved("packages replaced under running services: all ready, the guest of worker 1 is the same process")
 
+    with step("LVM on a worker"):
+        one.do("DEBIAN_FRONTEND=noninteractive apt-get install -y lvm2 thin-provisioning-tools </dev/null 2>&1", 600)
+        said = one.do("""exec 2>/dev/null
+truncate -s 1G /var/tmp/lvm.raw
+device=$(losetup --find --show /var/tmp/lvm.raw)
+trap 'vgchange -qq -an lab; losetup -d "$device"; rm -f /var/tmp/lvm.raw' EXIT
+vgcreate -qq lab "$device"; lvcreate -qq --type thin-pool -L 512M -n pool lab; lvcreate -qq -V 400M --thinpool lab/pool -n volume
+mke2fs -q -L before /dev/lab/volume
+lvcreate -qq -s -kn -n kept lab/volume
+dd if=/dev/urandom of=/dev/lab/volume bs=1M count=8 oflag=direct status=none
+e2label /dev/lab/kept
+e2label /dev/lab/volume 2>/dev/null && echo "not written over" || :
+lvs --noheadings -o lv_name,pool_lv,origin lab | tr -s ' '""", 300)
+    if not said.startswith("before\n kept pool volume"):
+        raise Failed(f"LVM: {said}")
+    proved("LVM works here: a thin pool, a thin volume, and a snapshot that keeps what was written over (for volumes to come)")
+
     with step("instances are terminated; worker 2 leaves"):
         for which in launched:
             api.call("DELETE", f"/instances/{which}")
         for which in launched:
             until(f"{which} ends", BOOT, lambda w=which: cloud.instance(w)["state"] == "terminated", 2)
         two.do("gond admin uninstall --yes --remove-data 2>&1", 300)
-        left = two.do("ls -d /var/lib/gon /etc/gon/gon.toml 2>/dev/null; ip -br link | grep gon || :; "
-                      "ovs-vsctl list-br; nft list tables | grep gon || :; pgrep -a gond || :; pgrep -a qemu || :")
+        left = two.do("ls -d /var/lib/gon /etc/gon/gon.toml 2>/dev/null || :; ip -br link | grep gon || :; "
+                      "ovs-vsctl list-br; nft list tables | grep gon || :; pgrep -a gond || :; pgrep -a qemu || :; iptables -S | grep gon || :")
         if left:
             raise Failed(f"worker 2 still has:\n{left}")
     proved("terminated instances leave; 'gond admin uninstall' leaves no process, bridge, rule or file on worker 2")
