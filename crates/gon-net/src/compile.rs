@@ -175,6 +175,8 @@ pub fn compile(document: &NodeNetwork, facts: &NodeFacts) -> Compiled {
 #[cfg(test)]
 mod acl_tests;
 #[cfg(test)]
+mod site_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tunnel_tests;

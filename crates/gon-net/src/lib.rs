@@ -10,11 +10,13 @@
 //! everything that no flow allows is dropped and counted.
 //!
 //! Where to look: [`pipeline`] is the table of stages and registers, `stage` holds one file per stage, [`flow`] is
-//! the typed language of flows, [`openflow`] its wire form, [`trace`](mod@trace) an interpreter of it for tests and operators.
+//! the typed language of flows, [`openflow`] its wire form, [`trace`](mod@trace) an interpreter of it for tests and
+//! operators, [`explain`](mod@explain) what it found in an operator's words.
 
 pub mod compile;
 pub mod cookie;
 pub mod diff;
+pub mod explain;
 pub mod flow;
 pub mod netfilter;
 pub mod openflow;
