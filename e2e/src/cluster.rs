@@ -32,11 +32,12 @@ use nix::sys::signal::{Signal, kill};
 
 use crate::api::Api;
 use crate::binaries;
+use crate::host::Host;
 use crate::namespace::Namespace;
-use crate::process::{self, Process, kill_hard, tail};
+use crate::process::{self, kill_hard, tail};
 use crate::say;
 use crate::story::Scene;
-use crate::topology::{self, Cloud, Instance};
+use crate::topology::{Cloud, Instance, Tenant};
 use crate::wait;
 use crate::world::{PASSWORD, USER};
 
@@ -95,12 +96,11 @@ struct Backing {
 pub struct Cluster {
     dir: PathBuf,
     link: Namespace,
-    outside: Namespace,
     servers: Vec<Server>,
     gond: PathBuf,
     runtime: tokio::runtime::Runtime,
     backing: Option<Mutex<Backing>>,
-    api: Api,
+    tenant: Tenant,
     watcher: Child,
 }
 
@@ -138,20 +138,10 @@ impl Server {
     pub fn name(&self) -> &str {
         &self.name
     }
-    /// Its network.
-    #[must_use]
-    pub fn inside(&self) -> &Namespace {
-        &self.inside
-    }
     /// Its address on the link.
     #[must_use]
     pub fn address(&self) -> Ipv4Addr {
         self.address
-    }
-    /// Its data directory.
-    #[must_use]
-    pub fn data_dir(&self) -> &Path {
-        &self.data_dir
     }
     /// Where a service writes.
     #[must_use]
@@ -164,6 +154,20 @@ impl Server {
         lock(&self.settings).insert(variable.to_owned(), value.into());
     }
 
+    /// `gond` with these arguments, its data directory and its settings.
+    #[must_use]
+    pub fn gond(&self, gond: &Path, arguments: &[&str]) -> Command {
+        let mut command = self.inside.command(&gond.to_string_lossy());
+        command.args(arguments).arg("--data-dir").arg(&self.data_dir);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("GON_") {
+                command.env_remove(name);
+            }
+        }
+        command.envs(lock(&self.settings).iter()).current_dir("/");
+        command
+    }
+
     /// Starts a service; does not wait for it.
     ///
     /// # Errors
@@ -172,20 +176,8 @@ impl Server {
         let mut running = lock(&self.running);
         ensure!(!running.contains_key(&role), "{role} runs already on {}", self.name);
         let log = OpenOptions::new().create(true).append(true).open(self.log(role))?;
-        let mut command = self.inside.command(&gond.to_string_lossy());
-        command.args([role.as_str(), "--data-dir"]).arg(&self.data_dir);
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("GON_") {
-                command.env_remove(name);
-            }
-        }
-        command
-            .envs(lock(&self.settings).iter())
-            .current_dir("/")
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
+        let mut command = self.gond(gond, &[role.as_str()]);
+        command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         running.insert(role, command.spawn()?);
         Ok(())
     }
@@ -292,38 +284,6 @@ impl Server {
         lock(&self.running).keys().copied().collect()
     }
 
-    /// Every process of this server.
-    ///
-    /// # Errors
-    /// When the namespace cannot be asked.
-    pub fn processes(&self) -> anyhow::Result<Vec<Process>> {
-        Ok(process::belonging(Some(self.inside.inode()?), &self.data_dir, &[]))
-    }
-
-    /// The guests that run here: their QEMU processes.
-    ///
-    /// # Errors
-    /// When the namespace cannot be asked.
-    pub fn guests(&self) -> anyhow::Result<Vec<Process>> {
-        Ok(self.processes()?.into_iter().filter(|p| p.program().starts_with("qemu-system")).collect())
-    }
-
-    /// Runs a program of Open vSwitch against this server's switch; its output.
-    ///
-    /// # Errors
-    /// When it fails.
-    pub fn ovs(&self, argv: &[&str]) -> anyhow::Result<String> {
-        let processes = self.processes()?;
-        let switch = processes.iter().find(|p| p.program() == "ovs-vswitchd").context("no switch runs")?;
-        let database =
-            switch.command.split(' ').find_map(|a| a.strip_prefix("unix:")).context("its database")?;
-        let run_dir = Path::new(database).parent().context("a folder")?;
-        let (program, args) = argv.split_first().context("a program")?;
-        let mut command = self.inside.command(program);
-        command.args(args).env("OVS_RUNDIR", run_dir);
-        process::check(&mut command, Duration::from_secs(10))
-    }
-
     /// What a power cut does: every process of this server is gone at once, and so are its devices and filters; the
     /// disk stays.
     ///
@@ -337,17 +297,21 @@ impl Server {
             let _ = child.wait();
         }
         wait::holds("the processes are gone", Duration::from_secs(10), || Ok(self.processes()?.is_empty()))?;
-        let devices = self.inside.check(&["ip", "-brief", "link"])?;
-        for line in devices.lines() {
-            let name = line.split_whitespace().next().unwrap_or_default();
-            let name = name.split('@').next().unwrap_or(name);
-            if !matches!(name, "lo" | "") {
-                // One may go with another.
-                let _ = self.inside.check(&["ip", "link", "del", name]);
-            }
+        for name in self.devices()?.iter().filter(|name| *name != "lo") {
+            // One may go with another.
+            let _ = self.inside.check(&["ip", "link", "del", name]);
         }
         self.inside.check(&["nft", "flush", "ruleset"])?;
         plug(link, &self.inside, &format!("p{number}"), &[format!("{}/24", self.address)])
+    }
+}
+
+impl Host for Server {
+    fn inside(&self) -> &Namespace {
+        &self.inside
+    }
+    fn data_dir(&self) -> &Path {
+        &self.data_dir
     }
 }
 
@@ -462,17 +426,9 @@ impl Cluster {
             USER,
             PASSWORD,
         )?;
-        let cluster = Self {
-            dir,
-            link,
-            outside,
-            servers,
-            gond,
-            runtime,
-            backing: Some(Mutex::new(backing)),
-            api,
-            watcher,
-        };
+        let tenant = Tenant::new(api, outside, dir.join("e2e-key"));
+        let backing = Some(Mutex::new(backing));
+        let cluster = Self { dir, link, servers, gond, runtime, backing, tenant, watcher };
         // What an admission does, without its setting up of a whole machine.
         let record = format!(
             "insert into certificates (serial, role, name, authority_sha256, not_after) values {}",
@@ -494,7 +450,7 @@ impl Cluster {
         for server in self.workers() {
             self.start_worker(server)?;
         }
-        topology::make_key(&self.api, &self.key_file())
+        self.make_key()
     }
 
     /// Starts the control plane and waits until it is ready.
@@ -509,7 +465,7 @@ impl Cluster {
         for role in CONTROL {
             control.wait_ready(*role)?;
         }
-        wait::holds("somebody can sign in", READY, || self.api.login().map(|()| true))?;
+        wait::holds("somebody can sign in", READY, || self.api().login().map(|()| true))?;
         Ok(())
     }
 
@@ -557,7 +513,7 @@ impl Cluster {
     /// When it does not.
     pub fn node_becomes(&self, name: &str, state: &str) -> anyhow::Result<()> {
         let took = wait::holds(&format!("{name} is {state}"), READY, || {
-            let page = self.api.get("/nodes")?;
+            let page = self.api().get("/nodes")?;
             let nodes = page.get("items").and_then(serde_json::Value::as_array).context("a list")?;
             let node = nodes.iter().find(|n| n["name"] == name).context("it is not known")?;
             ensure!(node["state"] == state, "it is {node}");
@@ -676,18 +632,60 @@ impl Cluster {
         })
     }
 
+    /// The URL of the site's database.
+    ///
+    /// # Errors
+    /// When the site has ended.
+    pub fn database_url(&self) -> anyhow::Result<String> {
+        let backing = self.backing.as_ref().context("the site has ended")?;
+        Ok(lock(backing).database.url.clone())
+    }
+
     /// Runs a statement in the site's database; what it prints.
     ///
     /// # Errors
     /// When it fails.
     pub fn sql(&self, statement: &str) -> anyhow::Result<String> {
-        let url = self.with_backing(|b| {
-            let url = b.database.url.clone();
-            Box::pin(async move { Ok(url) })
-        })?;
-        let mut command = Command::new("psql");
-        command.args(["-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1", &url, "-c", statement]);
-        process::check(&mut command, Duration::from_secs(60))
+        psql(&self.database_url()?, statement)
+    }
+
+    /// Runs `gond` on the server of the control plane to its end; what it prints.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn admin(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        process::check(&mut self.control().gond(&self.gond, arguments), Duration::from_secs(60))
+    }
+
+    /// The control plane's server burns down: its services, its data directory but the logs, and what RabbitMQ, etcd and
+    /// PostgreSQL have. In the end there are new, empty ones at the same addresses.
+    ///
+    /// # Errors
+    /// When something cannot be destroyed.
+    pub fn lose_control_plane(&self) -> anyhow::Result<()> {
+        let control = self.control();
+        for role in control.running() {
+            control.kill(role)?;
+        }
+        for entry in std::fs::read_dir(control.data_dir())? {
+            let path = entry?.path();
+            if path.is_dir() && !path.ends_with("log") {
+                std::fs::remove_dir_all(path)?;
+            } else if path.is_file() {
+                std::fs::remove_file(path)?;
+            }
+        }
+        self.kill_etcd()?;
+        self.start_etcd(true)?;
+        self.with_backing(|b| Box::pin(async move { b.broker.empty(&b.vhost).await }))?;
+        let url = self.database_url()?;
+        let name = psql(&url, "select current_database()")?.trim().to_owned();
+        // Its own name is in its URL once.
+        let other = url.replacen(&name, "postgres", 1);
+        psql(&other, &format!("drop database {name} with (force)"))?;
+        psql(&other, &format!("create database {name}"))?;
+        say!("the control plane is lost with all it knew");
+        Ok(())
     }
 
     /// All that helps to see what went wrong.
@@ -710,7 +708,7 @@ impl Cluster {
             part(&format!("{}: devices", server.name), devices.unwrap_or_else(|e| format!("{e:#}")));
         }
         for list in ["/nodes", "/instances?limit=100"] {
-            part(list, self.api.get(list).map_or_else(|e| format!("{e:#}"), |page| page.to_string()));
+            part(list, self.api().get(list).map_or_else(|e| format!("{e:#}"), |page| page.to_string()));
         }
         let kept = binaries::workspace().join("target/e2e-failed").join(self.link.name());
         let _ = std::fs::create_dir_all(&kept);
@@ -792,18 +790,15 @@ impl Scene for Cluster {
 }
 
 impl Cloud for Cluster {
-    fn api(&self) -> &Api {
-        &self.api
+    fn tenant(&self) -> &Tenant {
+        &self.tenant
     }
-    fn outside(&self) -> &Namespace {
-        &self.outside
-    }
-    fn image(&self, name: &str) -> anyhow::Result<String> {
-        topology::find_image(&self.api, name)
-    }
-    fn key_file(&self) -> PathBuf {
-        self.dir.join("e2e-key")
-    }
+}
+
+fn psql(url: &str, statement: &str) -> anyhow::Result<String> {
+    let mut command = Command::new("psql");
+    command.args(["-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1", url, "-c", statement]);
+    process::check(&mut command, Duration::from_secs(60))
 }
 
 /// A runtime all of whose threads are inside: servers it starts are, too.
@@ -834,14 +829,5 @@ done
 for name in control-1 control-2 worker-1 worker-2 outside link; do ip netns del "$1-$name"; done
 rm -rf "$2"
 "#;
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", script, "gon-e2e-watcher"]).arg(unique).arg(dir);
-    command
-        .current_dir("/")
-        .process_group(0)
-        .stdin(Stdio::piped())
-        .stdout(File::create("/dev/null")?)
-        .stderr(File::create("/dev/null")?)
-        .spawn()
-        .context("the watcher")
+    process::watcher(script, &[unique.as_ref(), dir.as_ref()])
 }

@@ -10,6 +10,7 @@ pub mod api;
 pub mod binaries;
 pub mod capture;
 pub mod cluster;
+pub mod host;
 pub mod leftovers;
 pub mod namespace;
 pub mod probe;
@@ -23,10 +24,11 @@ pub mod world;
 pub use api::Api;
 pub use capture::Capture;
 pub use cluster::Cluster;
+pub use host::Host;
 pub use namespace::Namespace;
 pub use shell::Shell;
 pub use story::tell;
-pub use topology::{Instance, Network};
+pub use topology::{Cloud, Instance, Network};
 pub use world::World;
 
 /// Prints a line of a test's story; `cargo test` shows it when the test fails.

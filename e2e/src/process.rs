@@ -1,9 +1,10 @@
 //! Commands with a deadline, and a look at the processes of the machine.
 
+use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -181,4 +182,22 @@ pub fn tail(path: &Path, lines: usize) -> String {
     let text = String::from_utf8_lossy(&bytes);
     let all: Vec<String> = text.lines().map(|line| line.chars().take(500).collect()).collect();
     all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+/// Starts a watcher: a shell that reads a word and does the rest of its script unless that is `done`, which is when this
+/// process ends without having said so.
+///
+/// # Errors
+/// When there is no shell.
+pub fn watcher(script: &str, arguments: &[&OsStr]) -> anyhow::Result<Child> {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script, "gon-e2e-watcher"]).args(arguments);
+    command
+        .current_dir("/")
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("the watcher")
 }

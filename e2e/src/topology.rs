@@ -1,11 +1,13 @@
 //! VPCs and instances, as a user of the API makes them.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use base64::Engine as _;
 use serde_json::{Value, json};
 
@@ -20,26 +22,72 @@ use crate::world::KEY_NAME;
 /// How long a guest may take to boot under emulation on a busy machine.
 pub const BOOT: Duration = Duration::from_secs(60);
 
+/// What a user has of a cloud.
+#[derive(Debug)]
+pub struct Tenant {
+    api: Api,
+    outside: Namespace,
+    key_file: PathBuf,
+    images: Mutex<BTreeMap<String, String>>,
+}
+
+impl Tenant {
+    /// Of the cloud of this API, whose public addresses are reached from `outside`. There is no key pair yet.
+    #[must_use]
+    pub fn new(api: Api, outside: Namespace, key_file: PathBuf) -> Self {
+        Self { api, outside, key_file, images: Mutex::default() }
+    }
+}
+
 /// A running cloud, as its users need it.
 pub trait Cloud {
+    /// What its user has of it.
+    fn tenant(&self) -> &Tenant;
     /// Its API, signed in as the administrator.
-    fn api(&self) -> &Api;
+    fn api(&self) -> &Api {
+        &self.tenant().api
+    }
     /// Where public addresses are reached from.
-    fn outside(&self) -> &Namespace;
+    fn outside(&self) -> &Namespace {
+        &self.tenant().outside
+    }
+    /// The private half of the key pair of every instance.
+    fn key_file(&self) -> &Path {
+        &self.tenant().key_file
+    }
     /// The id of an image, as soon as a node has it.
     ///
     /// # Errors
     /// When none has.
-    fn image(&self, name: &str) -> anyhow::Result<String>;
-    /// The private half of the key pair of every instance.
-    fn key_file(&self) -> PathBuf;
+    fn image(&self, name: &str) -> anyhow::Result<String> {
+        let known = || self.tenant().images.lock().map_err(|_| anyhow!("a lookup panicked"));
+        if let Some(id) = known()?.get(name) {
+            return Ok(id.clone());
+        }
+        let id = find_image(self.api(), name)?;
+        known()?.insert(name.to_owned(), id.clone());
+        Ok(id)
+    }
+    /// Makes the key pair of every instance.
+    ///
+    /// # Errors
+    /// When it cannot be made, or the API refuses.
+    fn make_key(&self) -> anyhow::Result<()> {
+        let file = self.key_file();
+        let mut command = Command::new("ssh-keygen");
+        command.args(["-q", "-t", "ed25519", "-N", "", "-C", "e2e", "-f"]).arg(file);
+        process::check(&mut command, Duration::from_secs(10))?;
+        let public = std::fs::read_to_string(file.with_extension("pub"))?;
+        self.api().post("/key-pairs", &json!({ "name": KEY_NAME, "public_key": public.trim() }))?;
+        Ok(())
+    }
 }
 
 /// The id of an image, as soon as a node has it.
 ///
 /// # Errors
 /// When none has.
-pub fn find_image(api: &Api, name: &str) -> anyhow::Result<String> {
+fn find_image(api: &Api, name: &str) -> anyhow::Result<String> {
     let found = wait::until(&format!("the image {name}"), Duration::from_secs(60), || {
         let page = api.get("/images")?;
         let items = page.get("items").and_then(Value::as_array).context("a list")?;
@@ -47,19 +95,6 @@ pub fn find_image(api: &Api, name: &str) -> anyhow::Result<String> {
         found.map(|image| text(image, "id")).transpose()
     });
     found.map(|(id, _)| id)
-}
-
-/// Makes the key pair of every instance; its private half goes to `file`.
-///
-/// # Errors
-/// When it cannot be made, or the API refuses.
-pub fn make_key(api: &Api, file: &Path) -> anyhow::Result<()> {
-    let mut command = Command::new("ssh-keygen");
-    command.args(["-q", "-t", "ed25519", "-N", "", "-C", "e2e", "-f"]).arg(file);
-    process::check(&mut command, Duration::from_secs(10))?;
-    let public = std::fs::read_to_string(file.with_extension("pub"))?;
-    api.post("/key-pairs", &json!({ "name": KEY_NAME, "public_key": public.trim() }))?;
-    Ok(())
 }
 
 /// A VPC with one subnet, its main route table, a gateway that is attached and routed to, and one security group.
@@ -217,7 +252,7 @@ impl Instance {
     /// When there is none by the deadline.
     pub fn shell_as(&self, cloud: &dyn Cloud, user: &str, deadline: Duration) -> anyhow::Result<Shell> {
         let start = Instant::now();
-        let shell = Shell::open(cloud.outside(), &cloud.key_file(), user, self.public()?, deadline)
+        let shell = Shell::open(cloud.outside(), cloud.key_file(), user, self.public()?, deadline)
             .with_context(|| format!("a shell in {}", self.name))?;
         say!("{} has a shell after {} ms", self.name, start.elapsed().as_millis());
         Ok(shell)

@@ -1,12 +1,12 @@
 //! A cloud of its own for one test, in a network namespace of its own.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -16,12 +16,13 @@ use serde_json::Value;
 
 use crate::api::Api;
 use crate::binaries;
+use crate::host::Host;
 use crate::leftovers::Snapshot;
 use crate::namespace::Namespace;
 use crate::process::{self, Process, kill_hard, tail};
 use crate::say;
 use crate::story::Scene;
-use crate::topology::{self, Cloud, Instance, console_text};
+use crate::topology::{Cloud, Instance, Tenant, console_text};
 use crate::wait;
 
 /// Name of the key pair every instance is launched with.
@@ -51,11 +52,10 @@ pub struct World {
     data_dir: PathBuf,
     gond_program: PathBuf,
     gond: Mutex<Option<Child>>,
-    api: Api,
+    tenant: Tenant,
     before: Snapshot,
     watcher: Child,
     images_dir: PathBuf,
-    images: Mutex<Vec<(String, String)>>,
 }
 
 impl World {
@@ -76,18 +76,18 @@ impl World {
         let before = Snapshot::take(&inside, &data_dir, &[watcher.id().cast_signed()])?;
         say!("{name}: {} in {}", inside.name(), data_dir.display());
         let api = Api::new(&inside, API_URL, USER, PASSWORD)?;
+        let tenant = Tenant::new(api, inside.clone(), data_dir.join("e2e-key"));
         let world = Self {
             inside,
             data_dir,
             gond_program: program,
             gond: Mutex::new(None),
-            api,
+            tenant,
             before,
             watcher,
             images_dir: images,
-            images: Mutex::default(),
         };
-        let ready = world.start_gond().and_then(|()| topology::make_key(&world.api, &world.key_file()));
+        let ready = world.start_gond().and_then(|()| world.make_key());
         match ready {
             Ok(()) => Ok(world),
             Err(error) => {
@@ -98,21 +98,6 @@ impl World {
         }
     }
 
-    /// Its network.
-    #[must_use]
-    pub fn inside(&self) -> &Namespace {
-        &self.inside
-    }
-    /// Its API.
-    #[must_use]
-    pub fn api(&self) -> &Api {
-        &self.api
-    }
-    /// Its data directory.
-    #[must_use]
-    pub fn data_dir(&self) -> &Path {
-        &self.data_dir
-    }
     /// The node's image store.
     #[must_use]
     pub fn images_dir(&self) -> &Path {
@@ -181,8 +166,8 @@ impl World {
             {
                 bail!("gond ended with {status}: {}", tail(&self.log(), 30));
             }
-            let ready = matches!(self.api.call(&hyper::Method::GET, "/readyz", None), Ok(Ok(_)));
-            if ready && self.api.login().is_ok() {
+            let ready = matches!(self.api().call(&hyper::Method::GET, "/readyz", None), Ok(Ok(_)));
+            if ready && self.api().login().is_ok() {
                 say!("gond is ready after {} ms", start.elapsed().as_millis());
                 return Ok(());
             }
@@ -239,23 +224,6 @@ impl World {
     pub fn gond_pid(&self) -> anyhow::Result<i32> {
         let slot = self.gond.lock().map_err(|_| anyhow!("a start panicked"))?;
         Ok(slot.as_ref().context("gond does not run")?.id().cast_signed())
-    }
-
-    /// Every process of this world but the test's own.
-    ///
-    /// # Errors
-    /// When the namespace cannot be asked.
-    pub fn processes(&self) -> anyhow::Result<Vec<Process>> {
-        let watcher = self.watcher.id().cast_signed();
-        Ok(process::belonging(Some(self.inside.inode()?), &self.data_dir, &[watcher]))
-    }
-
-    /// The guests that run: their QEMU processes.
-    ///
-    /// # Errors
-    /// When the namespace cannot be asked.
-    pub fn guests(&self) -> anyhow::Result<Vec<Process>> {
-        Ok(self.processes()?.into_iter().filter(|p| p.program().starts_with("qemu-system")).collect())
     }
 
     /// What the machine had before, and what it has now: one line for each difference.
@@ -317,44 +285,6 @@ impl World {
         process::check(&mut command, Duration::from_secs(120))
     }
 
-    /// Runs a program of Open vSwitch against this world's switch; its output.
-    ///
-    /// # Errors
-    /// When it fails.
-    pub fn ovs(&self, argv: &[&str]) -> anyhow::Result<String> {
-        let (program, args) = argv.split_first().context("a program")?;
-        let mut command = self.inside.command(program);
-        command.args(args).env("OVS_RUNDIR", self.ovs_run_dir()?);
-        process::check(&mut command, Duration::from_secs(10))
-    }
-
-    fn ovs_run_dir(&self) -> anyhow::Result<PathBuf> {
-        let processes = self.processes()?;
-        let switch = processes.iter().find(|p| p.program() == "ovs-vswitchd").context("no switch runs")?;
-        let database =
-            switch.command.split(' ').find_map(|a| a.strip_prefix("unix:")).context("its database")?;
-        Ok(Path::new(database).parent().context("a folder")?.to_owned())
-    }
-
-    /// Flows of the integration bridge, one line each.
-    ///
-    /// # Errors
-    /// When the switch does not answer.
-    pub fn flows(&self) -> anyhow::Result<Vec<String>> {
-        let text = self.ovs(&["ovs-ofctl", "-O", "OpenFlow14", "--no-stats", "dump-flows", "br-int"])?;
-        Ok(text.lines().map(|l| l.trim().to_owned()).filter(|l| l.contains("actions=")).collect())
-    }
-
-    /// Devices of the namespace.
-    ///
-    /// # Errors
-    /// When they cannot be listed.
-    pub fn devices(&self) -> anyhow::Result<Vec<String>> {
-        let text = self.inside.check(&["ip", "-brief", "link"])?;
-        let names = text.lines().filter_map(|l| l.split_whitespace().next());
-        Ok(names.map(|n| n.split('@').next().unwrap_or(n).to_owned()).collect())
-    }
-
     /// The process of an instance that runs here; there is exactly one.
     ///
     /// # Errors
@@ -391,12 +321,12 @@ impl World {
             text.push_str(&format!("──── {title}\n{body}\n"));
         };
         part("gond.log (the end)", tail(&self.log(), 60));
-        if let Ok(page) = self.api.get("/instances?limit=100") {
+        if let Ok(page) = self.api().get("/instances?limit=100") {
             for instance in page.get("items").and_then(Value::as_array).into_iter().flatten() {
                 let get = |key: &str| instance.get(key).cloned().unwrap_or_default();
                 part("instance", format!("{instance}"));
                 let console = format!("/instances/{}/console-output", get("id").as_str().unwrap_or_default());
-                if let Ok(answer) = self.api.get(&console) {
+                if let Ok(answer) = self.api().get(&console) {
                     let output = console_text(&answer).unwrap_or_default();
                     let lines: Vec<&str> = output.lines().collect();
                     part("its console (the end)", lines[lines.len().saturating_sub(12)..].join("\n"));
@@ -477,23 +407,20 @@ impl Scene for World {
 }
 
 impl Cloud for World {
-    fn api(&self) -> &Api {
-        &self.api
+    fn tenant(&self) -> &Tenant {
+        &self.tenant
     }
-    fn outside(&self) -> &Namespace {
+}
+
+impl Host for World {
+    fn inside(&self) -> &Namespace {
         &self.inside
     }
-    fn image(&self, name: &str) -> anyhow::Result<String> {
-        let mut known = self.images.lock().map_err(|_| anyhow!("a lookup panicked"))?;
-        if let Some((_, id)) = known.iter().find(|(n, _)| n == name) {
-            return Ok(id.clone());
-        }
-        let id = topology::find_image(&self.api, name)?;
-        known.push((name.to_owned(), id.clone()));
-        Ok(id)
+    fn data_dir(&self) -> &Path {
+        &self.data_dir
     }
-    fn key_file(&self) -> PathBuf {
-        self.data_dir.join("e2e-key")
+    fn own_process(&self) -> Option<i32> {
+        Some(self.watcher.id().cast_signed())
     }
 }
 
@@ -511,14 +438,5 @@ done
 ip netns del "$2"
 rm -rf "$3"
 "#;
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", script, "gon-e2e-watcher"]).arg(gond).arg(namespace).arg(data_dir);
-    command
-        .current_dir("/")
-        .process_group(0)
-        .stdin(Stdio::piped())
-        .stdout(File::create("/dev/null")?)
-        .stderr(File::create("/dev/null")?)
-        .spawn()
-        .context("the watcher")
+    process::watcher(script, &[gond.as_ref(), namespace.as_ref(), data_dir.as_ref()])
 }

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use e2e::Host;
 use e2e::binaries::binaries;
 use e2e::cluster::{CONTROL, Cluster, Server, WORKER};
 use e2e::probe::{self, LongPing};
@@ -13,6 +14,7 @@ use e2e::shell::Shell;
 use e2e::topology::{BOOT, Cloud, Instance, Network};
 use e2e::world::{PASSWORD, USER};
 use e2e::{say, tell, wait};
+use gon_testkit::{did, measure};
 use gon_types::Role;
 use nix::sys::signal::Signal;
 
@@ -24,7 +26,7 @@ const NOTICED: Duration = Duration::from_secs(15 + 5);
 const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
 
 /// Launches until there is one on each worker; they run.
-fn one_on_each(cluster: &Cluster, network: &Network) -> anyhow::Result<Vec<Instance>> {
+pub(crate) fn one_on_each(cluster: &Cluster, network: &Network) -> anyhow::Result<Vec<Instance>> {
     let mut found: Vec<Instance> = Vec::new();
     for number in 0..4 {
         let launched = network.run(cluster, &format!("guest-{number}"))?;
@@ -39,7 +41,7 @@ fn one_on_each(cluster: &Cluster, network: &Network) -> anyhow::Result<Vec<Insta
 }
 
 /// Every process number of a guest.
-fn guests(cluster: &Cluster) -> anyhow::Result<BTreeSet<i32>> {
+pub(crate) fn guests(cluster: &Cluster) -> anyhow::Result<BTreeSet<i32>> {
     let mut all = BTreeSet::new();
     for server in cluster.workers() {
         all.extend(server.guests()?.iter().map(|g| g.pid));
@@ -49,7 +51,7 @@ fn guests(cluster: &Cluster) -> anyhow::Result<BTreeSet<i32>> {
 
 /// Waits until an instance answers ping and SSH from its own worker, whose host its public address is on; it may have
 /// to boot first.
-fn answers(cluster: &Cluster, instance: &Instance, why: &str) -> anyhow::Result<Duration> {
+pub(crate) fn answers(cluster: &Cluster, instance: &Instance, why: &str) -> anyhow::Result<Duration> {
     let (inside, public) = (cluster.worker_of(instance)?.inside(), instance.public()?);
     let took = wait::holds(&format!("{public} answers ({why})"), BOOT, || {
         Ok(probe::ping(inside, public)? && probe::ssh_banner(inside, public)?)
@@ -58,13 +60,13 @@ fn answers(cluster: &Cluster, instance: &Instance, why: &str) -> anyhow::Result<
     Ok(took)
 }
 
-fn long_pings(cluster: &Cluster, instances: &[Instance]) -> anyhow::Result<Vec<LongPing>> {
+pub(crate) fn long_pings(cluster: &Cluster, instances: &[Instance]) -> anyhow::Result<Vec<LongPing>> {
     let start = |i: &Instance| LongPing::start(cluster.worker_of(i)?.inside(), i.public()?);
     instances.iter().map(start).collect()
 }
 
 /// No packet of any of them was lost.
-fn none_lost(pings: Vec<LongPing>, while_: &str) -> anyhow::Result<()> {
+pub(crate) fn none_lost(pings: Vec<LongPing>, while_: &str) -> anyhow::Result<()> {
     for ping in pings {
         let count = ping.finish()?;
         say!("{} pings, lost {:?}: {while_}", count.sent, count.lost);
@@ -76,7 +78,7 @@ fn none_lost(pings: Vec<LongPing>, while_: &str) -> anyhow::Result<()> {
 
 fn shell(cluster: &Cluster, instance: &Instance) -> anyhow::Result<Shell> {
     let worker = cluster.worker_of(instance)?;
-    Shell::open(worker.inside(), &cluster.key_file(), "root", instance.public()?, BOOT)
+    Shell::open(worker.inside(), cluster.key_file(), "root", instance.public()?, BOOT)
         .with_context(|| format!("a shell in {}", instance.name))
 }
 
@@ -102,7 +104,7 @@ fn lives(cluster: &Cluster, network: &Network, names: &[&str]) -> anyhow::Result
     Ok(start.elapsed())
 }
 
-fn restart(cluster: &Cluster, server: &Server) -> anyhow::Result<()> {
+pub(crate) fn restart(cluster: &Cluster, server: &Server) -> anyhow::Result<()> {
     for role in WORKER {
         server.stop(*role)?;
     }
@@ -111,7 +113,7 @@ fn restart(cluster: &Cluster, server: &Server) -> anyhow::Result<()> {
 }
 
 /// States of all instances as the API tells them.
-fn states(cluster: &Cluster, instances: &[Instance]) -> anyhow::Result<Vec<String>> {
+pub(crate) fn states(cluster: &Cluster, instances: &[Instance]) -> anyhow::Result<Vec<String>> {
     instances.iter().map(|i| Ok(i.refresh(cluster.api())?.state)).collect()
 }
 
@@ -160,10 +162,20 @@ fn instances_run_on_both_workers_and_nobody_notices_what_dies() {
 
         // B1: RabbitMQ is away all the time; everything is done all the same, by looking.
         cluster.broker(false)?;
-        let took = lives(cluster, &network, &["silent-0", "silent-1", "silent-2"])?;
-        say!("without RabbitMQ: three lives in {:.1} s", took.as_secs_f64());
-        // B2: it comes back and dies again while there is work.
-        for round in 0..2 {
+        let rounds = measure(1, 34);
+        let mut slowest = Duration::ZERO;
+        for round in 0..rounds {
+            let names = [0, 1, 2].map(|n| format!("silent-{round}-{n}"));
+            let names = [&*names[0], &*names[1], &*names[2]];
+            slowest = slowest.max(lives(cluster, &network, &names)?);
+        }
+        did("B1", &format!("without RabbitMQ {} lives, three at once in {slowest:?} at most", 3 * rounds));
+        // B2: it comes back and dies again while there is work: in the long run every twenty seconds for ten minutes.
+        let (begin, kills) = (Instant::now(), measure(2, 30));
+        for round in 0..kills {
+            std::thread::sleep(
+                measure(Duration::ZERO, Duration::from_secs(20 * round)).saturating_sub(begin.elapsed()),
+            );
             cluster.broker(true)?;
             let names = [format!("again-{round}-0"), format!("again-{round}-1")];
             let launched: Vec<_> =
@@ -180,7 +192,10 @@ fn instances_run_on_both_workers_and_nobody_notices_what_dies() {
         let took = wait::holds("every doorbell has been rung", Duration::from_secs(30), || {
             Ok(cluster.sql("select count(*) from outbox")?.trim() == "0")
         })?;
-        say!("the outbox is empty {:.1} s after RabbitMQ is back", took.as_secs_f64());
+        did(
+            "B2",
+            &format!("{kills} kills in {:?}; the outbox is empty {took:?} after the last", begin.elapsed()),
+        );
 
         // E1: the whole control plane ends in time when asked; nobody misses it; it comes back.
         let pings = long_pings(cluster, &both)?;
@@ -188,6 +203,8 @@ fn instances_run_on_both_workers_and_nobody_notices_what_dies() {
             let took = cluster.control().stop(*role)?;
             ensure!(took < Duration::from_secs(5), "{role} took {took:?}");
         }
+        let away = measure(Duration::ZERO, Duration::from_secs(600));
+        std::thread::sleep(away);
         inside.run(&format!("ping -c 3 -W 2 {other}"))?;
         let metadata = "timeout 5 wget -q -O - http://169.254.169.254/latest/meta-data/instance-id";
         ensure!(inside.run(metadata)?.contains(&both[0].id), "no metadata while the control plane is away");
@@ -197,6 +214,81 @@ fn instances_run_on_both_workers_and_nobody_notices_what_dies() {
         ensure!(states(cluster, &both)? == ["running", "running"], "not all run");
         Ok(())
     });
+}
+
+/// How a worker is cut off.
+#[derive(Debug, Clone, Copy)]
+enum Cut {
+    /// Its cable is out.
+    Both,
+    /// What it says is not heard.
+    FromIt,
+    /// It hears nothing.
+    ToIt,
+}
+
+impl Cut {
+    fn set(self, cluster: &Cluster, server: &Server, cut: bool) -> anyhow::Result<()> {
+        let (hook, device, side) = match self {
+            Self::Both => return cluster.part(server, cut),
+            Self::FromIt => ("output", "oifname", "daddr"),
+            Self::ToIt => ("input", "iifname", "saddr"),
+        };
+        let inside = server.inside();
+        if cut {
+            let hook = format!("{{ type filter hook {hook} priority -300; }}");
+            inside.check(&["nft", "add", "table", "ip", "gon_cut"])?;
+            inside.check(&["nft", "add", "chain", "ip", "gon_cut", "all", &hook])?;
+            let rule = ["nft", "add", "rule", "ip", "gon_cut", "all", device, "!=", "lo"];
+            inside.check(&[&rule[..], &["ip", side, "192.0.2.0/24", "drop"]].concat())?;
+        } else {
+            inside.check(&["nft", "delete", "table", "ip", "gon_cut"])?;
+        }
+        say!("{}: cut {self:?} {}", server.name(), if cut { "begins" } else { "ends" });
+        Ok(())
+    }
+}
+
+/// D4: a worker is parted from the others. Its guests run on; nobody says of them what nobody knows. What was changed
+/// meanwhile (ping, the rule `icmp`, is forbidden) is in force there soon after. The rule that allows it again.
+fn parted(
+    cluster: &Cluster,
+    network: &Network,
+    both: &[Instance],
+    cut: Cut,
+    icmp: &str,
+) -> anyhow::Result<String> {
+    let api = cluster.api();
+    let far = cluster.workers().iter().find(|s| s.name() == "worker-2").context("worker-2")?;
+    let (there, here): (Vec<Instance>, Vec<Instance>) =
+        both.iter().cloned().partition(|i| i.json["worker_node"] == far.name());
+    let pings = long_pings(cluster, both)?;
+    cut.set(cluster, far, true)?;
+    let begin = Instant::now();
+    let took = wait::holds("its instances are unknown", NOTICED, || {
+        Ok(states(cluster, &there)? == ["unknown"] && states(cluster, &here)? == ["running"])
+    })?;
+    ensure!(took > Duration::from_secs(5), "a short silence is no death: {took:?}");
+    cluster.node_becomes(far.name(), "unknown")?;
+    // What is wanted changes meanwhile: a rule is to go.
+    std::thread::sleep(Duration::from_secs(measure(0, 300)).saturating_sub(begin.elapsed()));
+    none_lost(pings, "a worker was parted from the control plane")?;
+    network.forbid(api, icmp)?;
+    let away = begin.elapsed();
+    cut.set(cluster, far, false)?;
+    let start = Instant::now();
+    cluster.node_becomes(far.name(), "ready")?;
+    wait::holds("the instance is known again", BOOT, || Ok(states(cluster, &there)? == ["running"]))?;
+    let inside = cluster.worker_of(&there[0])?.inside();
+    let public = there[0].public()?;
+    wait::holds("the rule that went is gone there, too", BOOT, || Ok(!probe::ping(inside, public)?))?;
+    let converged = start.elapsed();
+    did(
+        "D4",
+        &format!("{cut:?} for {away:?}: unknown after {took:?}, converged {converged:?} after its end"),
+    );
+    ensure!(converged < TAKEOVER, "{converged:?}");
+    network.allow(api, "icmp", "all", "0.0.0.0/0")
 }
 
 #[test]
@@ -214,7 +306,8 @@ fn etcd_partitions_and_power_cuts_cost_nobody_anything() {
         // D2: etcd is away for longer than every lease.
         let pings = long_pings(cluster, &both)?;
         cluster.kill_etcd()?;
-        std::thread::sleep(Duration::from_secs(20));
+        let away = Duration::from_secs(measure(20, 600));
+        std::thread::sleep(away);
         ensure!(
             states(cluster, &both)? == ["running", "running"],
             "an instance is told to be something else"
@@ -229,39 +322,23 @@ fn etcd_partitions_and_power_cuts_cost_nobody_anything() {
             cluster.control().wait_ready(*role)?;
         }
         let took = start.elapsed();
-        say!("everything works {:.1} s after an empty etcd is there", took.as_secs_f64());
+        did(
+            "D2, D3, M5",
+            &format!("etcd away for {away:?}; everything works {took:?} after an empty one is there"),
+        );
         ensure!(took < Duration::from_secs(30), "{took:?}");
         none_lost(pings, "etcd was away and then empty")?;
         ensure!(guests(cluster)? == pids, "a guest was started again");
 
-        // D4: a worker is parted from everybody. Its guests run on; nobody says of them what nobody knows.
+        // D4: a worker is parted from everybody, in the long run also one way only.
         let far = cluster.workers().iter().find(|s| s.name() == "worker-2").context("worker-2")?;
-        let (there, here): (Vec<Instance>, Vec<Instance>) =
-            both.iter().cloned().partition(|i| i.json["worker_node"] == far.name());
-        let pings = long_pings(cluster, &both)?;
-        cluster.part(far, true)?;
-        let took = wait::holds("its instances are unknown", NOTICED, || {
-            Ok(states(cluster, &there)? == ["unknown"] && states(cluster, &here)? == ["running"])
-        })?;
-        say!("unknown {:.1} s after the cut", took.as_secs_f64());
-        ensure!(took > Duration::from_secs(5), "a short silence is no death: {took:?}");
-        cluster.node_becomes(far.name(), "unknown")?;
-        // What is wanted changes meanwhile: an instance on the far side is to go, and so is a rule.
-        let gone = &there[0];
-        none_lost(pings, "a worker was parted from the control plane")?;
-        network.forbid(api, &icmp)?;
-        cluster.part(far, false)?;
-        let start = Instant::now();
-        cluster.node_becomes(far.name(), "ready")?;
-        wait::holds("the instance is known again", BOOT, || Ok(states(cluster, &there)? == ["running"]))?;
-        let inside = cluster.worker_of(gone)?.inside();
-        let public = gone.public()?;
-        wait::holds("the rule that went is gone there, too", BOOT, || Ok(!probe::ping(inside, public)?))?;
-        let took = start.elapsed();
-        say!("converged {:.1} s after the cut was mended", took.as_secs_f64());
-        ensure!(took < TAKEOVER, "{took:?}");
-        ensure!(guests(cluster)? == pids, "a guest was started again");
-        network.allow(api, "icmp", "-1", "0.0.0.0/0")?;
+        let there: Vec<Instance> =
+            both.iter().filter(|i| i.json["worker_node"] == far.name()).cloned().collect();
+        let mut icmp = icmp;
+        for cut in measure(&[Cut::Both][..], &[Cut::Both, Cut::FromIt, Cut::ToIt][..]) {
+            icmp = parted(cluster, &network, &both, *cut, &icmp)?;
+            ensure!(guests(cluster)? == pids, "a guest was started again");
+        }
 
         // E2: everything of the control plane is off, RabbitMQ and etcd too; a worker loses its power and starts again:
         // its instance comes back from the document it kept.
@@ -281,7 +358,7 @@ fn etcd_partitions_and_power_cuts_cost_nobody_anything() {
             let public = instance.public()?;
             wait::holds("it comes back by itself", BOOT, || probe::ssh_banner(far.inside(), public))?;
             say!("{} is back {:.1} s after its worker", instance.name, start.elapsed().as_secs_f64());
-            let now = Shell::open(far.inside(), &cluster.key_file(), "root", instance.public()?, BOOT)?
+            let now = Shell::open(far.inside(), cluster.key_file(), "root", instance.public()?, BOOT)?
                 .run(BOOT_ID)?;
             ensure!(now != *before, "the guest has not been started again");
         }

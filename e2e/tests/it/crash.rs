@@ -8,6 +8,7 @@ use e2e::probe::LongPing;
 use e2e::tell;
 use e2e::topology::{BOOT, Instance, Network, living};
 use e2e::world::World;
+use e2e::{Cloud, Host};
 use e2e::{probe, say};
 
 const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";

@@ -2,9 +2,10 @@
 //! hypervisor agent's (whose own are in its crate, one by one). The steps are those of `gon_types::crash`: a step that
 //! no life of an instance comes to fails this test.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use e2e::Cloud;
 use e2e::say;
 use e2e::tell;
 use e2e::topology::{BOOT, Instance, Launch, Network, request};
@@ -13,6 +14,9 @@ use gon_types::crash;
 
 /// How long a restarted cloud may take until everything is as it should be.
 const CONVERGED: Duration = Duration::from_secs(30);
+/// From the restart until the instance runs, and until nothing is left of it.
+const RUNS: Duration = Duration::from_secs(15);
+const GONE: Duration = Duration::from_secs(20);
 
 fn ours(kind: char) -> Vec<String> {
     crash::points(|step, what| step.starts_with(kind) && !what.starts_with("hypervisor agent"))
@@ -26,14 +30,18 @@ fn an_instance_survives_a_crash_at_every_step_of_its_life() {
         let (creating, deleting) = (ours('C'), ours('D'));
         ensure!(creating.len() >= 20 && deleting.len() >= 16, "{creating:?} {deleting:?}");
         let rounds = creating.len().max(deleting.len());
+        let (mut runs, mut gone) = (Duration::ZERO, Duration::ZERO);
         for round in 0..rounds {
-            let instance = launched(world, &network, round, creating.get(round))?;
+            let (instance, took) = launched(world, &network, round, creating.get(round))?;
+            runs = runs.max(took);
+            let mut restarted = None;
             let tap = world.tap(&instance)?;
             if let Some(point) = deleting.get(round) {
                 world.crash_at(point)?;
                 // The answer may be lost with the process; asking twice is asking once.
                 let asked = instance.terminate(api);
                 world.wait_crashed(Duration::from_secs(20)).map_err(|e| e.context(point.clone()))?;
+                restarted = Some(Instant::now());
                 world.start_gond()?;
                 if asked.is_err() {
                     instance.terminate(api)?;
@@ -43,7 +51,17 @@ fn an_instance_survives_a_crash_at_every_step_of_its_life() {
                 instance.terminate(api)?;
             }
             crate::lifecycle::ended(world, &instance, &tap)?;
+            gone = gone.max(restarted.map_or(Duration::ZERO, |at| at.elapsed()));
         }
+        gon_testkit::did(
+            "A1, A2",
+            &format!(
+                "{} crashes of a launch, it runs {runs:?} after the restart at most; {} of a removal, gone after {gone:?}",
+                creating.len(),
+                deleting.len()
+            ),
+        );
+        ensure!(runs < RUNS && gone < GONE, "runs {runs:?}, gone {gone:?} after a restart");
         books_are_even(world)
     });
 }
@@ -54,16 +72,17 @@ fn launched(
     network: &Network,
     round: usize,
     point: Option<&String>,
-) -> anyhow::Result<Instance> {
+) -> anyhow::Result<(Instance, Duration)> {
     let (api, name) = (world.api(), format!("life-{round}"));
     let what =
         Launch { groups: std::slice::from_ref(&network.group), ..Launch::tiny(&name, &network.subnet) };
     let body = request(world, &what)?;
-    let mut first = None;
+    let (mut first, mut restarted) = (None, Instant::now());
     if let Some(point) = point {
         world.crash_at(point)?;
         first = api.post_once("/instances", &body, &name).ok();
         world.wait_crashed(Duration::from_secs(20)).map_err(|e| e.context(point.clone()))?;
+        restarted = Instant::now();
         world.start_gond()?;
         say!("{point}: came to it, the launch {}", if first.is_some() { "answered" } else { "unanswered" });
     }
@@ -72,10 +91,11 @@ fn launched(
         ensure!(first["id"] == instance.id.as_str(), "one key, two instances: {first} and {}", instance.id);
     }
     let instance = instance.becomes(api, "running", BOOT)?;
+    let took = restarted.elapsed();
     let all = api.get(&format!("/instances?name={name}"))?;
     ensure!(all["items"].as_array().is_some_and(|items| items.len() == 1), "{all}");
     world.guest(&instance)?;
-    Ok(instance)
+    Ok((instance, took))
 }
 
 /// Nothing is lent that nobody has, nothing waits, every key was used for one instance.

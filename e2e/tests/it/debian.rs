@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use e2e::Cloud;
 use e2e::say;
 use e2e::tell;
 use e2e::topology::{Launch, Network, launch};

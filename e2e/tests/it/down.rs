@@ -4,6 +4,7 @@ use anyhow::ensure;
 use e2e::tell;
 use e2e::topology::{BOOT, Network};
 use e2e::world::World;
+use e2e::{Cloud, Host};
 use e2e::{probe, say};
 
 #[test]

@@ -9,6 +9,7 @@ use e2e::tell;
 use e2e::topology::{Instance, Launch, Network, launch};
 use e2e::world::World;
 use e2e::{Capture, Shell, say};
+use e2e::{Cloud, Host};
 
 const BLOCK: &str = "10.0.0.0/16";
 const SUBNET: &str = "10.0.1.0/24";

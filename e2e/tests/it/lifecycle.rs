@@ -6,6 +6,7 @@ use anyhow::{Context, ensure};
 use e2e::tell;
 use e2e::topology::{BOOT, Instance, Network};
 use e2e::world::World;
+use e2e::{Cloud, Host};
 use e2e::{probe, say};
 use hyper::Method;
 use serde_json::json;

@@ -8,6 +8,7 @@ mod down;
 mod harness;
 mod isolation;
 mod lifecycle;
+mod pages;
 mod services;
 mod slice;
 mod spoof;

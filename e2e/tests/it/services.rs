@@ -10,6 +10,7 @@ use e2e::tell;
 use e2e::topology::{HostServer, Instance, Launch, Network, launch};
 use e2e::world::{HOST, World};
 use e2e::{Capture, Namespace, Shell, probe, say};
+use e2e::{Cloud, Host};
 
 const USER_DATA: &str = "#!/bin/sh\necho ran >>/root/ran\necho e2e-user-data says hello\n";
 /// The host's own address elsewhere, and the one of a machine beyond it.

@@ -8,6 +8,7 @@ use e2e::api::text;
 use e2e::tell;
 use e2e::topology::Network;
 use e2e::world::World;
+use e2e::{Cloud, Host};
 use e2e::{probe, say};
 use hyper::Method;
 use serde_json::json;

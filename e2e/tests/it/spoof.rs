@@ -9,6 +9,7 @@ use e2e::tell;
 use e2e::topology::{Launch, Network, launch};
 use e2e::world::World;
 use e2e::{Capture, say};
+use e2e::{Cloud, Host};
 
 /// A lie: what it is called, and how it is told. Runs in the background of the guest, as it may cut the shell off.
 struct Lie {

@@ -1,6 +1,7 @@
 //! The API: durable creations beside moto's in-memory ones, and a page of many instances.
 
 use anyhow::Context;
+use e2e::Host;
 use e2e::api::text;
 use e2e::topology::Cloud;
 use e2e::topology::Network;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use e2e::topology::{BOOT, Instance, Network};
 use e2e::world::World;
+use e2e::{Cloud, Host};
 use e2e::{process, wait};
 
 use crate::report::{Report, Spread, Target};

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use e2e::Cloud;
 use e2e::topology::{BOOT, Network};
 use e2e::world::World;
 

@@ -5,6 +5,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
+use e2e::Host;
 use e2e::world::World;
 use e2e::{binaries, wait};
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use e2e::Host;
 use e2e::world::World;
 use e2e::{binaries, process};
 

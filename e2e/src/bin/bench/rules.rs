@@ -11,6 +11,7 @@ use anyhow::{Context, anyhow};
 use e2e::topology::Network;
 use e2e::wait;
 use e2e::world::World;
+use e2e::{Cloud, Host};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, recvmsg, sendmsg, setsockopt,
     socket, sockopt,
