@@ -37,7 +37,9 @@ pub async fn restored(config: &Config) -> anyhow::Result<()> {
         "The database is ahead of all that was seen of the lost one: {} roles, {} instances, {} VPCs, {} nodes.",
         done.roles, done.instances, done.vpcs, done.nodes
     ));
-    terminal::line("For a week, instances that it has forgotten are left alone where they run, and counted in");
+    terminal::line(
+        "For a week, instances that it has forgotten are left alone where they run, and counted in",
+    );
     terminal::line("gon_instances_forgotten. See docs/ops/backup-what-matters.md for what to look after.");
     Ok(())
 }
