@@ -157,7 +157,7 @@ impl Store {
             ("statement_timeout", "5000"),
             // Who waits longer than this for a row or a table is told to try again, within a second (row C6). Less for
             // whoever has waited for a connection before.
-            ("lock_timeout", "900"),
+            ("lock_timeout", "750"),
             ("idle_in_transaction_session_timeout", "10000"),
         ]);
         let pool = PgPoolOptions::new()

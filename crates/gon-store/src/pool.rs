@@ -18,11 +18,11 @@ use tokio::time::timeout;
 use crate::{Conn, Result, Store, StoreError};
 
 /// How long a request waits in all. Less than the second that is promised, by what everything else takes.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(900);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(750);
 /// Whoever has used it up still takes what is there at once.
 const LEAST: Duration = Duration::from_millis(50);
 /// With more than this left a statement may wait for a lock as long as any other: telling PostgreSQL costs a round trip.
-const PLENTY: Duration = Duration::from_millis(800);
+const PLENTY: Duration = Duration::from_millis(650);
 
 tokio::task_local! {
     /// When the waiting began that a request's patience counts from.
