@@ -34,7 +34,8 @@ pub const OVER_AFTER: Duration = Duration::from_secs(90);
 // The keeper may take so long to see it and to end a process (it looks every two seconds; a kill takes ten at most), and
 // clocks may run apart by a percent.
 const _: () = assert!(KEEP_UNTIL.as_secs() + 12 + 1 < OVER_AFTER.as_secs());
-const _: () = assert!(NO_START_AFTER.as_secs() < END_AFTER.as_secs() && END_AFTER.as_secs() < KEEP_UNTIL.as_secs());
+const _: () =
+    assert!(NO_START_AFTER.as_secs() < END_AFTER.as_secs() && END_AFTER.as_secs() < KEEP_UNTIL.as_secs());
 
 /// From the hypervisor agent, every few seconds while it has an instance that runs by grant only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -90,7 +90,7 @@ impl Truth {
         for (at, row) in after.instances.iter().enumerate() {
             match before.instances.get(at) {
                 Some(old) if old == row => {}
-                Some(old) => self.changed(w, old, row),
+                Some(old) => self.changed(w, after, old, row),
                 None => {
                     self.remember(w, row);
                     self.made(w, before, after, row, now);
@@ -140,7 +140,7 @@ impl Truth {
         }
     }
 
-    fn changed(&mut self, w: &World, old: &Row, row: &Row) {
+    fn changed(&mut self, w: &World, after: &Tables, old: &Row, row: &Row) {
         self.remember(w, row);
         let id = short(row.id);
         if old.power == Wanted::Terminated && row.power != Wanted::Terminated || !old.lives() {
@@ -162,7 +162,9 @@ impl Truth {
                 if state.guests.contains_key(&row.id) {
                     w.fail(format_args!("{id} is said to be gone and runs on node{n}"));
                 }
-                if state.disk.dirs.get(&row.id).is_some_and(|dir| dir.journal.is_some()) {
+                // What is left where it was taken from is known, and goes when that node is back.
+                let known = after.remains.iter().any(|left| (left.node, left.instance) == (n, row.id));
+                if !known && state.disk.dirs.get(&row.id).is_some_and(|dir| dir.journal.is_some()) {
                     w.fail(format_args!("{id} is said to be gone and has a journal on node{n}"));
                 }
             }

@@ -198,7 +198,10 @@ pub fn draw_losses(rng: &mut Rng, servers: usize, nodes: usize) -> Plan {
                 let mut at = at;
                 for _ in 0..rng.range(2, 8) {
                     let (away, back) = (rng.range(S, 100 * S), rng.range(100 * MS, 20 * S));
-                    add(at, if rng.percent(50) { Fault::Isolate(host, away) } else { Fault::Deaf(host, away) });
+                    add(
+                        at,
+                        if rng.percent(50) { Fault::Isolate(host, away) } else { Fault::Deaf(host, away) },
+                    );
                     at += away + back;
                 }
             }

@@ -11,10 +11,10 @@ use gon_proto::{InstanceReport, InstanceSpec, NodeCompute};
 use gon_types::DocumentVersion;
 use uuid::Uuid;
 
-use crate::{compute, recovery};
 use crate::exec::{Bell, MS, S, Time, race};
 use crate::server::Link;
 use crate::world::{Bug, Ctx};
+use crate::{compute, recovery};
 
 /// Pauses after a failed call, shortest and longest.
 const RETRY: (Time, Time) = (200 * MS, 5 * S);

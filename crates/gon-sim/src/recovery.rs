@@ -205,20 +205,26 @@ async fn take(
 #[must_use]
 pub fn permit(w: &World, held: Option<&Grant>, epoch: u64, clock: Clock) -> Permit {
     let held = held.map(|grant| if w.has(Bug::GrantOfAnyEpoch) { Grant { epoch, ..*grant } } else { *grant });
-    fence::permit(held.map(|grant| margin(w, grant)).as_ref(), epoch, clock)
+    fence::permit(held.map(|grant| margin(w, grant, clock)).as_ref(), epoch, clock)
 }
 
 /// A defect: the fence lets everything run for another ninety seconds.
-fn margin(w: &World, grant: Grant) -> Grant {
-    let more = if w.has(Bug::FenceMargin) { 90_000 } else { 0 };
-    Grant { asked_ms: grant.asked_ms + more, ..grant }
+fn margin(w: &World, grant: Grant, clock: Clock) -> Grant {
+    if !w.has(Bug::FenceMargin) || grant.asked_ms > clock.now_ms {
+        return grant;
+    }
+    Grant { asked_ms: (grant.asked_ms + 90_000).min(clock.now_ms), ..grant }
 }
 
 /// The grant that an earlier process left, if it is of this boot.
 #[must_use]
 pub fn last(w: &World, held: Option<Grant>, clock: Clock) -> Option<Grant> {
     if w.has(Bug::GrantSurvivesReboot) {
-        return held.map(|grant| Grant { boot: clock.boot, asked_ms: grant.asked_ms.min(clock.now_ms), ..grant });
+        return held.map(|grant| Grant {
+            boot: clock.boot,
+            asked_ms: grant.asked_ms.min(clock.now_ms),
+            ..grant
+        });
     }
     held.filter(|grant| grant.boot == clock.boot)
 }
@@ -232,7 +238,8 @@ impl World {
                 w.exec.sleep(KEEPER_LOOKS).await;
                 let clock = w.nodes[node].clock(w.exec.now());
                 let held = last(&w, w.nodes[node].state.borrow().disk.grant, clock);
-                let kept = fence::is_kept(held.map(|grant| margin(&w, grant)).as_ref(), clock) || w.has(Bug::NoKeeper);
+                let kept = fence::is_kept(held.map(|grant| margin(&w, grant, clock)).as_ref(), clock)
+                    || w.has(Bug::NoKeeper);
                 let victims: Vec<Uuid> = {
                     let state = w.nodes[node].state.borrow();
                     let fenced = |id: &&Uuid| {

@@ -112,7 +112,12 @@ pub fn unplaced(t: &Tables, row: &Row) -> UnplacedRow {
         state_reason: row.reason.as_deref().map(str::to_owned),
         created_at: wall(row.created_at),
         nics: 1,
-        remains_on: t.remains.iter().filter(|r| r.instance == row.id).map(|r| t.nodes[r.node].id.uuid()).collect(),
+        remains_on: t
+            .remains
+            .iter()
+            .filter(|r| r.instance == row.id)
+            .map(|r| t.nodes[r.node].id.uuid())
+            .collect(),
     }
 }
 

@@ -166,15 +166,18 @@ pub(super) async fn renew(shared: Arc<Shared>) {
 }
 
 /// Asks once; whether it was given.
-async fn ask(shared: &Arc<Shared>, link: &crate::link::Link, known: &mut Option<u64>) -> Result<bool, String> {
+async fn ask(
+    shared: &Arc<Shared>,
+    link: &crate::link::Link,
+    known: &mut Option<u64>,
+) -> Result<bool, String> {
     let dir = shared.config.state_dir.clone();
     let epoch = node::node_epoch(&dir).map_err(|error| error.to_string())?;
     let epoch = epoch.ok_or("this node has no epoch yet")?;
     let request = GrantRequest { format: gon_proto::FORMAT, epoch, known: *known };
     // From here on it grows old.
     let asked = Clock::read();
-    let answer: GrantAnswer =
-        link.exchange(paths::GRANT, &request).await.map_err(|error| chain(&error))?;
+    let answer: GrantAnswer = link.exchange(paths::GRANT, &request).await.map_err(|error| chain(&error))?;
     *known = Some(answer.number);
     if !answer.granted || answer.epoch != epoch {
         return Ok(false);

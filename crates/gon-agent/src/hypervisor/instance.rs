@@ -206,7 +206,9 @@ impl Instance {
     fn may_begin(&self) -> Result<(), Trouble> {
         match self.permit() {
             None | Some(Permit::Run) => Ok(()),
-            Some(Permit::GoOn | Permit::None) => Err(Trouble::NotYet("its node has no grant to run it".to_owned())),
+            Some(Permit::GoOn | Permit::None) => {
+                Err(Trouble::NotYet("its node has no grant to run it".to_owned()))
+            }
         }
     }
 

@@ -380,7 +380,8 @@ pub fn report(
     let past_reason = matches!(past, Past::Failed { .. } | Past::Starting)
         .then(|| journal.and_then(|journal| journal.reason.clone()))
         .flatten();
-    let no_grant = matches!((want, seen), (Want::Fence, _) | (Want::GoOn, Seen::Gone)).then(|| NO_GRANT.to_owned());
+    let no_grant =
+        matches!((want, seen), (Want::Fence, _) | (Want::GoOn, Seen::Gone)).then(|| NO_GRANT.to_owned());
     let stale = (want == Want::Stale).then(|| "an older specification was refused".to_owned());
     Some(InstanceReport {
         id,

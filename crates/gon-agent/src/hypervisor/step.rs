@@ -320,7 +320,9 @@ pub fn report(want: Want, past: Past, seen: Seen) -> Option<ObservedInstance> {
             _ => match want {
                 Want::Run { reboot: true } => O::Running,
                 // Its process is about to be ended; off it is when that is gone.
-                Want::Run { .. } | Want::GoOn | Want::Fence | Want::Stop { .. } | Want::Terminate => O::Stopping,
+                Want::Run { .. } | Want::GoOn | Want::Fence | Want::Stop { .. } | Want::Terminate => {
+                    O::Stopping
+                }
                 Want::Absent | Want::Stale => O::ShutDownByGuest,
             },
         },

@@ -640,7 +640,8 @@ fn a_node_is_torn_down_and_comes_back() {
 fn age_grant(world: &World, seconds: u64) {
     let path = world.dir.path().join("state/grant.json");
     let mut grant: Grant = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    grant.asked_ms = Clock::read().now_ms.checked_sub(seconds * 1000).expect("a machine that is up for a minute");
+    grant.asked_ms =
+        Clock::read().now_ms.checked_sub(seconds * 1000).expect("a machine that is up for a minute");
     std::fs::write(&path, serde_json::to_vec(&grant).unwrap()).unwrap();
 }
 

@@ -100,9 +100,8 @@ impl InstanceManager {
             let mut recovery = lock(&self.recovery);
             let watched = rows.iter().filter(|row| row.has_recoverable);
             recovery.watch.look(now, watched.map(|row| (NodeId::from_uuid(row.id), shown(row))));
-            let over = |row: &WatchedRow| {
-                recovery.watch.over(NodeId::from_uuid(row.id), now, grant::OVER_AFTER)
-            };
+            let over =
+                |row: &WatchedRow| recovery.watch.over(NodeId::from_uuid(row.id), now, grant::OVER_AFTER);
             rows.iter().filter_map(|row| Some((row, over(row)?))).collect()
         };
         if lost.is_empty() {
@@ -117,7 +116,9 @@ impl InstanceManager {
             return Ok(self.waits("etcd is away".to_owned()));
         }
         if recovery::is_cut_off(all, gone) {
-            return Ok(self.waits(format!("{gone} of {all} nodes are lost at once: it may be us that are cut off")));
+            return Ok(
+                self.waits(format!("{gone} of {all} nodes are lost at once: it may be us that are cut off"))
+            );
         }
         let mut recovered = 0;
         let mut why = None;

@@ -5,7 +5,9 @@ use std::time::Duration;
 use gon_control::compute::ComputeSettings;
 use gon_control::compute::recover::Look;
 use gon_control::documents::NodeError;
-use gon_proto::{ComputeReport, GrantAnswer, GrantRequest, InstanceReport, NodeCompute, ObservedInstance, PowerSpec};
+use gon_proto::{
+    ComputeReport, GrantAnswer, GrantRequest, InstanceReport, NodeCompute, ObservedInstance, PowerSpec,
+};
 use gon_store::StoreError;
 use gon_types::DocumentVersion;
 use serde_json::{Value, json};
@@ -85,8 +87,8 @@ async fn what_is_lost_for_long_is_started_elsewhere() {
     assert_eq!(
         placed(&site).await,
         [
-            json!(["db", "n2", "pending", 2, 3, "10.0.2.4", "n2"]),
-            json!(["web", "n2", "pending", 2, 3, "10.0.1.4", "n2"])
+            json!(["db", "n2", "pending", 2, 3, "10.0.2.10", "n2"]),
+            json!(["web", "n2", "pending", 2, 3, "10.0.1.10", "n2"])
         ]
     );
     let fact = |what| site.row(what);
@@ -95,13 +97,18 @@ async fn what_is_lost_for_long_is_started_elsewhere() {
         json!([["n1", 1, 256, 2], ["n2", 3, 768, 1]]));
     assert_eq!(fact("select to_jsonb(count(*)) from node_remains").await, json!(2));
     assert_eq!(
-        fact("select jsonb_agg(jsonb_build_array(from_state, to_state) order by from_state) from events").await,
+        fact("select jsonb_agg(jsonb_build_array(from_state, to_state) order by from_state) from events")
+            .await,
         json!([["pending", "pending"], ["running", "pending"]])
     );
     assert_eq!(
         fact("select jsonb_build_array(action, goal, state, parameters ->> 'reason') from operations where action = 'RecoverInstances' limit 1").await,
         json!(["RecoverInstances", "running", "running",
             "Server.NodeLost: its node n1 was lost; it is started anew from its image on another node"])
+    );
+    assert_eq!(
+        fact("select to_jsonb(network_interface_id) from public_ips where address = '203.0.113.2'").await,
+        json!(id::<gon_types::id::NetworkInterface>(0x801).uuid())
     );
     // The node comes back and asks under its old epoch: nothing. It is told to remove what it had, and that frees it.
     assert_eq!(ask(&site, 1, Some(1)).await.unwrap(), said(1, false, 2));
@@ -111,7 +118,10 @@ async fn what_is_lost_for_long_is_started_elsewhere() {
     let left: Vec<_> = told.instances.iter().filter(|i| i.id == id(WEB) || i.id == id(DB)).collect();
     assert_eq!(left.len(), 2);
     for spec in left {
-        assert_eq!((spec.power, spec.placement_epoch, spec.generation, spec.fence), (PowerSpec::Terminated, 1, 3, None));
+        assert_eq!(
+            (spec.power, spec.placement_epoch, spec.generation, spec.fence),
+            (PowerSpec::Terminated, 1, 3, None)
+        );
     }
     let gone = |instance: u64, placement_epoch| InstanceReport {
         id: id(instance),
@@ -129,7 +139,10 @@ async fn what_is_lost_for_long_is_started_elsewhere() {
         node_epoch: Some(2),
     };
     site.compute.ingest(n1(), report(vec![gone(WEB, 2), gone(DB, 1)])).await.unwrap();
-    assert_eq!(fact("select jsonb_agg(instance_id) from node_remains").await, json!([id::<gon_types::id::Instance>(WEB).uuid()]));
+    assert_eq!(
+        fact("select jsonb_agg(instance_id) from node_remains").await,
+        json!([id::<gon_types::id::Instance>(WEB).uuid()])
+    );
     // Where it is now, its specification names the epoch of that node.
     let there = site.compute.documents().latest(id(2)).unwrap();
     let there: NodeCompute = serde_json::from_slice(&there.body).unwrap();
@@ -151,9 +164,16 @@ async fn whatever_has_changed_meanwhile_is_seen_in_the_transaction() {
         let handle = tokio::runtime::Handle::current();
         let store = site.database.store.clone();
         std::thread::scope(|scope| {
-            scope.spawn(move || {
-                handle.block_on(gon_store::admin::script(&store, "update nodes set grant_seq = grant_seq + 1 where name = 'n1'"))
-            }).join().unwrap().unwrap();
+            scope
+                .spawn(move || {
+                    handle.block_on(gon_store::admin::script(
+                        &store,
+                        "update nodes set grant_seq = grant_seq + 1 where name = 'n1'",
+                    ))
+                })
+                .join()
+                .unwrap()
+                .unwrap();
         });
         Duration::from_secs(1000)
     };
@@ -197,6 +217,6 @@ async fn when_it_may_be_us_nothing_is_moved() {
     )
     .await;
     assert_eq!(look(false, 93).await, Look::Recovered(1));
-    assert_eq!(placed(&site).await[0], json!(["db", "n1", "stopping", 1, 3, "10.0.2.4", "n1"]));
+    assert_eq!(placed(&site).await[0], json!(["db", "n1", "stopping", 1, 3, "10.0.2.10", "n1"]));
     assert_eq!(look(false, 94).await, Look::Nothing);
 }

@@ -60,9 +60,13 @@ fn seeds_break_nothing() {
         assert_eq!(outcome.broken, None);
         return;
     }
-    let outcomes = all(number("GON_SIM_FIRST").unwrap_or(1), number("GON_SIM_SEEDS").unwrap_or(gon_testkit::measure(2_000, 20_000)));
+    let outcomes = all(
+        number("GON_SIM_FIRST").unwrap_or(1),
+        number("GON_SIM_SEEDS").unwrap_or(gon_testkit::measure(2_000, 20_000)),
+    );
     if let Some(failed) = outcomes.iter().find(|o| o.broken.is_some()) {
-        let shrunk = shrink(&Config { seed: failed.seed, bug: None, only: None, trace: true, recovery: false });
+        let shrunk =
+            shrink(&Config { seed: failed.seed, bug: None, only: None, trace: true, recovery: false });
         panic!("{}", tell(&shrunk, 300));
     }
     let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(of).sum::<u64>();

@@ -39,7 +39,10 @@ const REFUSED: &[(&str, &str)] = &[
     ("nodes_capacity_check", "update nodes set used_memory_mib = 4097"),
     ("nodes_capacity_check", "update nodes set used_disk_gib = 11"),
     ("nodes_epoch_check", "update nodes set epoch = 2"),
-    ("nodes_grant_check", "update nodes set grant_seq = -1"),
+    (
+        "nodes_grant_check",
+        "insert into nodes (id, name, availability_zone, capacity_vcpus, capacity_memory_mib, capacity_disk_gib, accelerator, ovs_datapath, grant_seq) values (u('7'), 'n7', 'z-1a', 1, 1, 1, 'tcg', 'netdev', -1)",
+    ),
     ("nodes_grant_monotonic", "update nodes set grant_seq = 2; update nodes set grant_seq = 1"),
     (
         "node_remains_node_fkey",

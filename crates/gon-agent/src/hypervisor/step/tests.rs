@@ -202,7 +202,9 @@ fn every_state_converges() {
 
 #[test]
 fn without_a_grant_nothing_begins_and_at_last_nothing_runs() {
-    for (want, past, seen) in all().filter(|(_, past, seen)| *past != Past::Removing && *seen != Seen::Foreign) {
+    for (want, past, seen) in
+        all().filter(|(_, past, seen)| *past != Past::Removing && *seen != Seen::Foreign)
+    {
         let action = next(want, past, seen);
         if want == Want::GoOn {
             assert!(matches!(action, Action::Rest | Action::Wait), "{past:?} {seen:?}: {action:?}");
@@ -213,7 +215,10 @@ fn without_a_grant_nothing_begins_and_at_last_nothing_runs() {
             assert!(ends || matches!(action, Action::Rest | Action::SettleOff), "{past:?}: {action:?}");
             // Nobody asked for that: it is not told as a stop.
             let told = report(want, past, seen);
-            assert!(!matches!(told, Some(ObservedInstance::Stopped | ObservedInstance::Gone)), "{past:?} {seen:?}");
+            assert!(
+                !matches!(told, Some(ObservedInstance::Stopped | ObservedInstance::Gone)),
+                "{past:?} {seen:?}"
+            );
         }
     }
 }
