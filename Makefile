@@ -24,7 +24,7 @@ clean-data: down ## also remove the data
 test: ## install what the tests need and run all of them
 	@scripts/test.sh
 
-test-long: ## the tests that take too long for every change
+test-long: ## the whole figures of the fault matrix, about two hours
 	@scripts/test.sh --long
 
 bench: ## ours beside the peers, as ratios of one run

@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
 # `make test`: installs what the tests need and runs all of them. What runs here is all that continuous integration runs.
+# `make test-long` (`--long`): of the tests in scripts/long-tests the versions that do the whole figures of the fault
+# matrix, one after the other; it prints what each of them did. `--long CRATE` does those of one crate.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -8,7 +10,30 @@ if [ "$(id -u)" != 0 ]; then
   echo "The tests make network namespaces, switches and guests: run them as root (sudo make test)." >&2
   exit 1
 fi
+
+# The tests of scripts/long-tests, a crate at a time. A line is a crate and the path of a test in its binary "it".
+long_tests() {
+  local only=${1:-} crate figures=$GON_ROOT/target/gon-figures.txt failed=0
+  : >"$figures"
+  export GON_TEST_LONG=1 GON_TEST_FIGURES=$figures
+  for crate in $(awk '!/^#/ && NF { print $1 }' scripts/long-tests | uniq); do
+    if [ -n "$only" ] && [ "$only" != "$crate" ]; then continue; fi
+    echo "── $crate"
+    awk -v crate="$crate" '!/^#/ && $1 == crate { print $2 }' scripts/long-tests |
+      xargs cargo test --locked -p "$crate" --test it -- --exact --nocapture --test-threads=1 || failed=1
+  done
+  echo "── What was done"
+  cat "$figures"
+  return "$failed"
+}
+
 begin=$(now_ms)
+if [ "${1:-}" = --long ]; then
+  step "system packages" scripts/setup.sh test
+  long_tests "${2:-}"
+  printf 'The long tests passed in %s s.\n' "$(seconds $(($(now_ms) - begin)))"
+  exit 0
+fi
 step "system packages" scripts/setup.sh test
 step "web console" scripts/console-build.sh
 echo "── console"

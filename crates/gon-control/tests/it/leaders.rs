@@ -1,5 +1,7 @@
 //! Two of each controller: one leads, and one that only believes so does no harm (rows A5, D6).
 
+mod asleep;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -113,6 +115,48 @@ async fn prepare(site: &Site) {
     .await;
 }
 
+/// All that a manager and a controller can do to others.
+const EFFECTS: [&str; 8] = ["finish", "place", "take", "heartbeat", "node", "tick", "prune", "applied"];
+
+/// One of them, done or refused.
+async fn act(what: &str, manager: &InstanceManager, controller: &NetworkController, network_epoch: u64) {
+    match what {
+        "finish" => {
+            let _ = manager.round(Some(&Default::default()), &alive(&[])).await;
+        }
+        "place" => {
+            let _ = manager.place(&alive(&["n1", "n2"])).await;
+        }
+        "take" => {
+            let _ = manager.ingest(n1(), compute_report(0x701, 2, ObservedInstance::Running)).await;
+        }
+        "heartbeat" => {
+            let _ = manager.ingest_node(node_report("local-1a")).await;
+        }
+        "node" => {
+            let _ = manager.ingest_node(node_report("local-1b")).await;
+        }
+        "tick" => {
+            let _ = manager.tick("zombie").await;
+        }
+        "prune" => {
+            let _ = manager.prune().await;
+        }
+        _ => {
+            let applied = DocumentVersion { epoch: network_epoch, generation: 1 };
+            let report = NetworkReport {
+                format: gon_proto::FORMAT,
+                node: n1(),
+                applied,
+                vpcs: vec![VpcReport { id: id(0x101), generation: 7 }],
+                ports: vec![PortReport { id: id(0x801), status: PortStatus::Ready }],
+                overlay: None,
+            };
+            let _ = controller.ingest(n1(), report).await;
+        }
+    }
+}
+
 /// Lets a manager and a controller do all they can, each thing in the belief of leading under these epochs, and tells
 /// which of them changed anything. What was planned before the pause is in their hands: reports in the middle of being
 /// taken, documents already read.
@@ -122,38 +166,15 @@ async fn harm(
     (compute_epoch, network_epoch): (u64, u64),
 ) -> Vec<&'static str> {
     let mut harm = Vec::new();
-    let mut before = vec![];
-    macro_rules! effect {
-        ($what:literal, $call:expr) => {{
-            manager.assume(compute_epoch);
-            controller.assume(network_epoch);
-            before.clear();
-            before.extend(everything(site).await);
-            let _ = $call;
-            if everything(site).await != before {
-                harm.push($what);
-            }
-        }};
+    for what in EFFECTS {
+        manager.assume(compute_epoch);
+        controller.assume(network_epoch);
+        let before = everything(site).await;
+        act(what, manager, controller, network_epoch).await;
+        if everything(site).await != before {
+            harm.push(what);
+        }
     }
-    effect!("finish", manager.round(Some(&Default::default()), &alive(&[])).await);
-    effect!("place", manager.place(&alive(&["n1", "n2"])).await);
-    effect!("take", manager.ingest(n1(), compute_report(0x701, 2, ObservedInstance::Running)).await);
-    effect!("heartbeat", manager.ingest_node(node_report("local-1a")).await);
-    effect!("node", manager.ingest_node(node_report("local-1b")).await);
-    effect!("tick", manager.tick("zombie").await);
-    effect!("prune", manager.prune().await);
-    effect!("applied", {
-        let applied = DocumentVersion { epoch: network_epoch, generation: 1 };
-        let report = NetworkReport {
-            format: gon_proto::FORMAT,
-            node: n1(),
-            applied,
-            vpcs: vec![VpcReport { id: id(0x101), generation: 7 }],
-            ports: vec![PortReport { id: id(0x801), status: PortStatus::Ready }],
-            overlay: None,
-        };
-        controller.ingest(n1(), report).await
-    });
     harm
 }
 
@@ -179,10 +200,7 @@ async fn a_leader_that_slept_through_its_fall_does_no_harm() {
     assert!(matches!(site.compute.refresh(n1()).await, Err(StoreError::Deposed { .. })));
     assert!(matches!(site.compute.ingest(n1(), report()).await, Err(NodeError::NotLeading)));
     // The test of the test: without the fence (one that always says "current") each of these is harm.
-    assert_eq!(
-        harm(&site, (&site.compute, &site.network), new).await,
-        ["finish", "place", "take", "heartbeat", "node", "tick", "prune", "applied"]
-    );
+    assert_eq!(harm(&site, (&site.compute, &site.network), new).await, EFFECTS);
 }
 
 #[tokio::test]

@@ -1,18 +1,17 @@
-//! C1. `kill -9` of the postmaster under sixteen writers.
+//! C1. `kill -9` of the postmaster under sixteen writers; in the long run also under eight and under sixty-four.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use gon_testkit::{PostgresServer, postgres_server};
+use gon_testkit::{PostgresServer, did, measure, postgres_server};
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::insist;
 use crate::api::Api;
 
-const WRITERS: usize = 16;
 /// How soon writes are accepted again.
 const BACK: Duration = Duration::from_secs(5);
 
@@ -27,13 +26,13 @@ struct Outcome {
     away: Duration,
 }
 
-/// Sixteen clients that each want one VPC after the other, and insist; the postmaster is killed `kills` times.
-async fn storm(server: &PostgresServer, kills: usize) -> Outcome {
+/// Clients that each want one VPC after the other, and insist; the postmaster is killed `kills` times.
+async fn storm(server: &PostgresServer, writers: usize, kills: usize) -> Outcome {
     let api = Arc::new(super::api(server, server.port()).await);
     let stop = Arc::new(AtomicBool::new(false));
     let count = Arc::new(AtomicU64::new(0));
     let acknowledged: Arc<Mutex<BTreeMap<String, Value>>> = Arc::default();
-    let writers: Vec<_> = (0..WRITERS)
+    let writers: Vec<_> = (0..writers)
         .map(|writer| {
             let (api, stop) = (Arc::clone(&api), Arc::clone(&stop));
             let (count, acknowledged) = (Arc::clone(&count), Arc::clone(&acknowledged));
@@ -103,10 +102,13 @@ async fn found(api: &Api) -> BTreeMap<String, Vec<Value>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_survives_a_kill() {
-    let server = postgres_server().await;
-    let outcome = storm(&server, 3).await;
-    assert_eq!((outcome.lost, outcome.doubled), (0, 0), "{outcome:?}");
-    assert!(outcome.acknowledged >= 180 && outcome.away < BACK, "{outcome:?}");
+    for (writers, kills) in measure(&[(16, 3)][..], &[(8, 5), (16, 5), (64, 5)][..]) {
+        let server = postgres_server().await;
+        let outcome = storm(&server, *writers, *kills).await;
+        did("C1", &format!("{writers} writers, {kills} kills: {outcome:?}"));
+        assert_eq!((outcome.lost, outcome.doubled), (0, 0), "{outcome:?}");
+        assert!(outcome.acknowledged >= kills * 60 && outcome.away < BACK, "{outcome:?}");
+    }
 }
 
 /// The planted bug: a server that acknowledges before it has written. The same check must find what it lost.
@@ -117,6 +119,6 @@ async fn acknowledging_too_early_would_be_noticed() {
         .configure("synchronous_commit = off\nwal_writer_delay = '10s'\nwal_writer_flush_after = '1GB'\n")
         .unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let outcome = storm(&server, 2).await;
+    let outcome = storm(&server, 16, 2).await;
     assert!(outcome.lost > 0, "{outcome:?}");
 }

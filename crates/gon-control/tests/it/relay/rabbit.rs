@@ -180,11 +180,13 @@ async fn commits_go_on_while_the_broker_dies_and_what_waits_drains() {
         assert!(Instant::now() < deadline, "{} unknown", known.unknown().await);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    println!(
-        "{} committed, the slowest in {slowest:?}; {} heard by doorbell; all known {:?} after the last restart",
-        known.committed.lock().await.len(),
-        known.heard.lock().await.len(),
-        last.elapsed()
+    let (committed, heard) = (known.committed.lock().await.len(), known.heard.lock().await.len());
+    gon_testkit::did(
+        "B2",
+        &format!(
+            "{committed} committed, the slowest in {slowest:?}; {heard} heard by doorbell; all known {:?} after the last restart",
+            last.elapsed()
+        ),
     );
     assert!(slowest < Duration::from_secs(2), "commits wait for the broker: {slowest:?}");
     listener.abort();
