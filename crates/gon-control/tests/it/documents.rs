@@ -74,11 +74,11 @@ async fn a_poll_waits_for_something_newer() {
     let site = Site::new().await;
     let version = site.network.refresh(n1()).await.unwrap();
     let router = routers(&site, "n1");
-    let path = format!("/node/v1/network?after={version}&wait=0");
+    let path = format!("/node/v1/network?after={version}&wait=0&format=3");
     assert_eq!(get(&router, &path).await.0, StatusCode::NO_CONTENT);
     let waiting = tokio::spawn({
         let router = router.clone();
-        async move { get(&router, &format!("/node/v1/network?after={version}&wait=20")).await }
+        async move { get(&router, &format!("/node/v1/network?after={version}&wait=20&format=3")).await }
     });
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(!waiting.is_finished());

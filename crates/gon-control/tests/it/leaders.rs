@@ -279,7 +279,7 @@ impl Server {
     }
 }
 
-const PATHS: [&str; 2] = ["/node/v1/network?wait=0", "/node/v1/compute?wait=0"];
+const PATHS: [&str; 2] = ["/node/v1/network?wait=0&format=3", "/node/v1/compute?wait=0&format=3"];
 
 #[tokio::test]
 async fn only_the_leader_serves_and_its_heir_outranks_it() {
@@ -311,7 +311,7 @@ async fn only_the_leader_serves_and_its_heir_outranks_it() {
     // An agent waits at the first for something newer when that one ends.
     let waiting = tokio::spawn({
         let router = first.router.clone();
-        let path = format!("/node/v1/compute?after={}&wait=30", before[1]);
+        let path = format!("/node/v1/compute?after={}&wait=30&format=3", before[1]);
         async move { call(&router, "GET", &path, String::new()).await }
     });
     tokio::time::sleep(Duration::from_millis(50)).await;
