@@ -175,7 +175,7 @@ pub fn compile(document: &NodeNetwork, facts: &NodeFacts) -> Compiled {
 #[cfg(test)]
 mod acl_tests;
 #[cfg(test)]
-mod site_tests;
+mod address_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

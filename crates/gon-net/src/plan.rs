@@ -145,7 +145,11 @@ impl<'a> Plan<'a> {
             })
             .map(|a| ((a.subnet, a.private_ip), a.mac))
             .collect();
-        neighbours.extend(open.iter().map(|p| ((p.subnet.spec.id, p.spec.private_ip), p.spec.mac)));
+        let own = |p: &Port<'_>| (p.subnet.spec.id, p.spec.mac);
+        neighbours.extend(open.iter().flat_map(|p| {
+            let (subnet, mac) = own(p);
+            p.spec.addresses().map(move |address| ((subnet, address), mac))
+        }));
         Self { facts, ports: open, closed, subnets, vpcs, remotes, neighbours, acls, policies, named }
     }
 }
@@ -209,7 +213,9 @@ impl<'a> Index<'a> {
             ids: repeated(ports().map(|p| p.id)),
             numbers: repeated(ports().map(|p| p.port_no)),
             macs: repeated(ports().filter_map(|p| in_vpc(p).map(|vpc| (vpc, p.mac)))),
-            addresses: repeated(ports().filter_map(|p| in_vpc(p).map(|vpc| (vpc, p.private_ip)))),
+            addresses: repeated(ports().flat_map(|p| {
+                in_vpc(p).into_iter().flat_map(|vpc| p.addresses().map(move |address| (vpc, address)))
+            })),
             public: repeated(ports().filter_map(|p| p.public_ip)),
         };
         let bad_keys = repeated(vpcs.values().map(|v| v.key));
@@ -262,7 +268,8 @@ fn remotes<'a>(
         })
         .collect();
     let here: BTreeSet<_> = open.iter().map(|p| (p.vpc.id, p.spec.mac)).collect();
-    let ours: BTreeSet<_> = open.iter().map(|p| (p.vpc.id, p.spec.private_ip)).collect();
+    let ours: BTreeSet<_> =
+        open.iter().flat_map(|p| p.spec.addresses().map(|address| (p.vpc.id, address))).collect();
     let remote = |spec: &'a AddressSpec| {
         let (vpc, subnet) = (*vpcs.get(&spec.vpc)?, *index.subnets.get(&spec.subnet)?);
         let peer = peers.get(&spec.node).filter(|_| spec.node != facts.node)?;
@@ -323,13 +330,14 @@ fn check_port<'a>(
     index.acls.check(subnet)?;
     let subnet = Subnet { spec: subnet, vpc };
 
-    deny(!usable(&subnet, spec.private_ip), Reason::BadAddress)?;
+    deny(!spec.addresses().all(|address| usable(&subnet, address)), Reason::BadAddress)?;
     deny(!is_guest_mac(facts, spec.mac), Reason::BadMac)?;
-    let address = (vpc.id, spec.private_ip);
-    deny(index.shared.addresses.contains(&address), Reason::SharedAddress)?;
-    let claimed = index.addresses.get(&address);
-    let claimed_ok = claimed.is_none_or(|a| a.mac == spec.mac && a.subnet == spec.subnet);
-    deny(!claimed_ok, Reason::SharedAddress)?;
+    for address in spec.addresses().map(|address| (vpc.id, address)) {
+        deny(index.shared.addresses.contains(&address), Reason::SharedAddress)?;
+        let claimed = index.addresses.get(&address);
+        let claimed_ok = claimed.is_none_or(|a| a.mac == spec.mac && a.subnet == spec.subnet);
+        deny(!claimed_ok, Reason::SharedAddress)?;
+    }
     deny(index.shared.macs.contains(&(vpc.id, spec.mac)), Reason::SharedMac)?;
     if let Some(public) = spec.public_ip {
         let possible = facts.external.as_ref().is_none_or(|external| {

@@ -1,7 +1,7 @@
 //! admit: port security. A guest sends as itself or not at all.
 //!
 //! Assumes from `classify`: untagged, from a port that is open. Promises to the stages after: the Ethernet source is the
-//! port's; an IPv4 source is the port's address (or 0.0.0.0 in a DHCP request to the broadcast address; or anything a
+//! port's; an IPv4 source is one of the port's addresses (or 0.0.0.0 in a DHCP request to the broadcast address; or anything a
 //! host may be, if the port's source check is off); an ARP packet speaks for the port's own addresses; nothing here is a
 //! DHCP server. All else (IPv6, LLDP, other EtherTypes, tagged, forged) is dropped.
 //!
@@ -29,14 +29,16 @@ pub(super) fn flows(plan: &Plan<'_>, sink: &mut Sink) {
         let spec = port.spec;
         let from = |matches: Match| matches.in_port(spec.port_no.into()).mac(Field::EthSrc, spec.mac);
         let arp = || from(Match::arp()).mac(Field::ArpSha, spec.mac);
-        // "Who has my own address?": nobody else, so silence. An answer would make the guest refuse its address.
-        let own = Match::arp().in_port(spec.port_no.into()).addr(Field::ArpTpa, spec.private_ip);
-        sink.of(stage, spec.id, 150, own, vec![]);
-        sink.of(stage, spec.id, 100, arp().addr(Field::ArpSpa, spec.private_ip), pass());
+        for address in spec.addresses() {
+            // "Who has my own address?": nobody else, so silence. An answer would make the guest refuse its address.
+            let own = Match::arp().in_port(spec.port_no.into()).addr(Field::ArpTpa, address);
+            sink.of(stage, spec.id, 150, own, vec![]);
+            sink.of(stage, spec.id, 100, arp().addr(Field::ArpSpa, address), pass());
+            sink.of(stage, spec.id, 100, from(Match::ip()).addr(Field::IpSrc, address), pass());
+        }
         // Probes before an address is taken (RFC 5227).
         let probe = arp().with(Field::ArpSpa, 0).with(Field::ArpOp, ARP_REQUEST);
         sink.of(stage, spec.id, 100, probe, pass());
-        sink.of(stage, spec.id, 100, from(Match::ip()).addr(Field::IpSrc, spec.private_ip), pass());
         let discover = from(Match::udp())
             .with(Field::IpSrc, 0)
             .with(Field::IpDst, u32::MAX.into())

@@ -18,20 +18,21 @@ use crate::plan::{Plan, Port};
 pub(super) fn flows(plan: &Plan<'_>, sink: &mut Sink) {
     let stage = Stage::Locate;
     for port in &plan.ports {
-        let (id, ip, mac) = (port.spec.id, port.spec.private_ip, mac_bits(port.spec.mac));
+        let (id, mac) = (port.spec.id, mac_bits(port.spec.mac));
         let in_vpc = || Match::ip().with(VPC, port.vpc.key.into());
+        for ip in port.spec.addresses() {
+            let neighbour = in_vpc()
+                .with(SUBNET, bits(port.subnet.base()))
+                .slice(ROUTED, 0)
+                .with(Field::EthDst, mac)
+                .addr(Field::IpDst, ip);
+            sink.of(stage, id, 100, neighbour, arrive(port, Stage::GroupIn, false));
 
-        let neighbour = in_vpc()
-            .with(SUBNET, bits(port.subnet.base()))
-            .slice(ROUTED, 0)
-            .with(Field::EthDst, mac)
-            .addr(Field::IpDst, ip);
-        sink.of(stage, id, 100, neighbour, arrive(port, Stage::GroupIn, false));
-
-        let routed = |via| in_vpc().addr(NEXT_HOP, ip).slice(ROUTED, 1).slice(VIA, via);
-        sink.of(stage, id, 100, routed(0), arrive(port, Stage::Enter, true));
-        if !port.spec.source_dest_check {
-            sink.of(stage, id, 100, routed(1), arrive(port, Stage::Enter, true));
+            let routed = |via| in_vpc().addr(NEXT_HOP, ip).slice(ROUTED, 1).slice(VIA, via);
+            sink.of(stage, id, 100, routed(0), arrive(port, Stage::Enter, true));
+            if !port.spec.source_dest_check {
+                sink.of(stage, id, 100, routed(1), arrive(port, Stage::Enter, true));
+            }
         }
     }
     let out = vec![Action::OutputTo(low16(TO_PORT))];
