@@ -1,5 +1,7 @@
 //! The hypervisor agent as a process of its own, with real QEMUs.
 
+mod asleep;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
