@@ -74,10 +74,13 @@ CREATE FUNCTION vpcs_end_blocks() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
   RETURN NEW; END $$;
 CREATE TRIGGER vpcs_blocks BEFORE UPDATE OF deleted_at ON vpcs FOR EACH ROW EXECUTE FUNCTION vpcs_end_blocks();
 
--- `vpc_cidr` of a subnet is the block it lies in; of a table and a route it stays the VPC's first.
-ALTER TABLE subnets DROP CONSTRAINT subnets_vpc_fkey, ADD CONSTRAINT subnets_vpc_fkey
-  FOREIGN KEY (vpc_id, vpc_cidr, account_id, live) REFERENCES vpc_cidr_blocks (vpc_id, cidr_block, account_id, live)
-  ON DELETE RESTRICT;
+-- `vpc_cidr` of a subnet is the block it lies in; of a table and a route it stays the VPC's first. The key to the VPC is
+-- made, and so looked at, before the key to the block: whoever deletes the VPC holds them in this order, too.
+ALTER TABLE subnets DROP CONSTRAINT subnets_vpc_fkey;
+ALTER TABLE subnets ADD CONSTRAINT subnets_vpc_fkey FOREIGN KEY (vpc_id, account_id, live)
+  REFERENCES vpcs (id, account_id, live) ON DELETE RESTRICT;
+ALTER TABLE subnets ADD CONSTRAINT subnets_block_fkey FOREIGN KEY (vpc_id, vpc_cidr, account_id, live)
+  REFERENCES vpc_cidr_blocks (vpc_id, cidr_block, account_id, live) ON DELETE RESTRICT;
 
 -- ── Main route tables ──────────────────────────────────────────────────────────────────────────────────────────────
 -- A main table has an association too: with the VPC. Replacing the main table gives a new one, as EC2 does.

@@ -263,7 +263,7 @@ pub async fn add_block(tx: &mut Conn, account: Uuid, vpc: &Head, id: Uuid, block
 }
 
 /// Takes a block that is not the first one from a VPC; false if it has none such. Subnets in it refuse
-/// (`subnets_vpc_fkey`).
+/// (`subnets_block_fkey`).
 pub async fn remove_block(tx: &mut Conn, account: Uuid, vpc: Uuid, id: Uuid) -> Result<bool> {
     let done = sqlx::query(
         "update vpc_cidr_blocks set deleted_at = now()

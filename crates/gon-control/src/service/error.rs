@@ -241,6 +241,13 @@ const CONSTRAINTS: &[(&str, Kind, &str, &str, Option<&str>)] = &[
         "overlaps another subnet of the VPC",
         Some("cidr_block"),
     ),
+    (
+        "subnets_block_fkey",
+        Kind::Invalid,
+        "InvalidSubnet.Range",
+        "is not inside a block of the VPC",
+        Some("cidr_block"),
+    ),
     ("subnets_vpc_fkey", Kind::NotFound, "InvalidVpcID.NotFound", "the VPC does not exist", Some("vpc_id")),
     (
         "internet_gateways_vpc_fkey",

@@ -407,10 +407,10 @@ pub async fn attach(
         .filter(|slot| (0..=LAST_SLOT).contains(&i64::from(*slot)))
         .ok_or_else(|| Refusal::invalid("device_index", format!("must be 1 to {LAST_SLOT}")))?;
     let mut tx = cx.begin().await?;
+    let row = Cx::found(interfaces::get(&mut tx, cx.account(), &Ref::from(&id)).await, &id)?;
     let instance =
         Cx::found(instances::lock(&mut tx, cx.account(), &Ref::from(&instance_id)).await, &instance_id)
             .map_err(|refusal| refusal.field("instance_id"))?;
-    let row = Cx::found(interfaces::get(&mut tx, cx.account(), &Ref::from(&id)).await, &id)?;
     same_vpc::<InstanceKind>(instance.vpc_id, row.vpc_id, "instance_id")?;
     stopped(&instance.state)?;
     let attachment =

@@ -237,7 +237,7 @@ pub async fn disassociate_block(
     match vpcs::remove_block(&mut tx, cx.account(), head.id, row.id).await {
         Ok(true) => {}
         Ok(false) => return missing(),
-        Err(error) if error.constraint() == Some("subnets_vpc_fkey") => {
+        Err(error) if error.constraint() == Some("subnets_block_fkey") => {
             gon_store::rollback(tx).await?;
             return Err(block_in_use(&cx, head.id, row.cidr_block.0).await?);
         }

@@ -190,10 +190,10 @@ const REFUSED: &[(&str, &str)] = &[
         "insert into subnets (id, account_id, vpc_id, vpc_cidr, name, cidr_block, availability_zone) values (u('f'), u('a1'), u('13'), '10.0.0.0/16', 'x', '10.0.9.0/24', 'z')",
     ),
     (
-        "subnets_vpc_fkey",
+        "subnets_block_fkey",
         "insert into subnets (id, account_id, vpc_id, vpc_cidr, name, cidr_block, availability_zone) values (u('f'), u('a1'), u('11'), '10.8.0.0/16', 'x', '10.8.9.0/24', 'z')",
     ),
-    ("subnets_vpc_fkey", "update vpcs set deleted_at = now() where id = u('12')"),
+    ("subnets_block_fkey", "update vpcs set deleted_at = now() where id = u('12')"),
     ("route_tables_vpc_fkey", "update vpcs set cidr_block = '10.0.0.0/17' where id = u('12')"),
     // Gateways.
     ("internet_gateways_vpc_key", "update internet_gateways set vpc_id = u('11') where id = u('32')"),

@@ -62,7 +62,7 @@ pub const REFUSED: &[(&str, &str)] = &[
         "insert into vpc_cidr_blocks (id, account_id, vpc_id, primary_cidr, cidr_block, slot) values (u('f'), u('a1'), u('11'), '10.0.0.0/16', '10.9.0.0/16', 1); update routes set destination_cidr = '10.9.1.0/24'",
     ),
     (
-        "subnets_vpc_fkey",
+        "subnets_block_fkey",
         "insert into vpc_cidr_blocks (id, account_id, vpc_id, primary_cidr, cidr_block, slot) values (u('f'), u('a1'), u('11'), '10.0.0.0/16', '10.9.0.0/16', 1); insert into subnets (id, account_id, vpc_id, vpc_cidr, name, cidr_block, availability_zone) values (u('f'), u('a1'), u('11'), '10.9.0.0/16', 'x', '10.9.9.0/24', 'z'); update vpc_cidr_blocks set deleted_at = now() where id = u('f')",
     ),
     ("vpcs_default_key", "update vpcs set is_default = true where account_id = u('a1')"),

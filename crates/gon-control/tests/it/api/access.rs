@@ -98,7 +98,9 @@ async fn what_is_anothers_is_not_there() {
         )
         .await
         .ok();
+    let list = api.post("/prefix-lists", json!({ "name": "l", "max_entries": 1 })).await.ok();
     let acl = api.post("/network-acls", json!({ "vpc_id": id(&vpc) })).await.ok();
+    let block = vpc["cidr_block_associations"][0].clone();
     let key = api.post("/key-pairs", json!({ "name": "k" })).await.ok();
     let address = api.post("/addresses", json!({})).await.ok();
     let instance = api.launch(id(&subnet), json!({ "key_name": "k" })).await.ok();
@@ -114,6 +116,7 @@ async fn what_is_anothers_is_not_there() {
         "addresses" => id(&address).to_owned(),
         "instances" => id(&instance).to_owned(),
         "operations" => instance["operation_id"].as_str().unwrap().to_owned(),
+        "prefix-lists" => id(&list).to_owned(),
         "network-interfaces" => instance["network_interface_id"].as_str().unwrap().to_owned(),
         // Images are everybody's.
         "images" => "ami-00000000000000000".to_owned(),
@@ -131,11 +134,24 @@ async fn what_is_anothers_is_not_there() {
                 | "/internet-gateways/{id}"
                 | "/security-groups/{id}"
                 | "/network-acls/{id}"
+                | "/prefix-lists/{id}"
                 | "/instances/{id}",
             ) => {
                 json!({ "name": "x" })
             }
-            ("POST", "/route-tables/{id}/routes") => {
+            ("PUT", "/network-interfaces/{id}") => json!({ "description": "x" }),
+            ("POST", "/network-interfaces/{id}/attach") => {
+                json!({ "instance_id": id(&instance), "device_index": 1 })
+            }
+            ("POST", "/network-interfaces/{id}/private-ips") => json!({ "count": 1 }),
+            ("POST", "/network-interfaces/{id}/private-ips/unassign") => {
+                json!({ "private_ips": [instance["private_ip"]] })
+            }
+            ("POST", "/vpcs/{id}/cidr-blocks") => json!({ "cidr_block": "10.1.0.0/16" }),
+            ("PUT", "/route-tables/{id}/associations/{association_id}") => {
+                json!({ "route_table_id": vpc["main_route_table_id"] })
+            }
+            ("POST" | "PUT", "/route-tables/{id}/routes") => {
                 json!({ "destination_cidr": "0.0.0.0/0", "target_id": id(&gateway) })
             }
             ("POST", "/route-tables/{id}/associations") => json!({ "subnet_id": id(&subnet) }),
@@ -152,6 +168,7 @@ async fn what_is_anothers_is_not_there() {
             (
                 "POST",
                 "/internet-gateways/{id}/detach"
+                | "/network-interfaces/{id}/detach"
                 | "/instances/{id}/start"
                 | "/instances/{id}/stop"
                 | "/instances/{id}/reboot"
@@ -175,10 +192,10 @@ async fn what_is_anothers_is_not_there() {
             // The site's, not an account's: every administrator's.
             continue;
         }
-        let mut real = short
-            .replace("{id}", &theirs(noun))
-            .replace("{rule_id}", id(&rule))
-            .replace("{association_id}", associated["associations"][0]["id"].as_str().unwrap());
+        let mut real = short.replace("{id}", &theirs(noun)).replace("{rule_id}", id(&rule)).replace(
+            "{association_id}",
+            if noun == "vpcs" { id(&block) } else { id(&associated["associations"][0]) },
+        );
         if method == Method::DELETE && short.ends_with("/routes") {
             real.push_str("?destination_cidr=0.0.0.0/0");
         }
@@ -326,6 +343,7 @@ async fn snapshot(api: &Api) -> Vec<Value> {
         "route-tables",
         "internet-gateways",
         "security-groups",
+        "prefix-lists",
         "network-acls",
         "instances",
         "network-interfaces",

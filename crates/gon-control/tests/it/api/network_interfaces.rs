@@ -144,7 +144,11 @@ async fn an_interface_ends_with_its_instance_if_it_is_said_to() {
     );
     api.put(&path(&ends), json!({ "delete_on_termination": true })).await.ok();
     api.delete(&format!("/instances/{}", id(&site.instance))).await.ok();
-    api.sql("update instances set finalizers = '{}' where power = 'terminated'").await;
+    api.sql(
+        "update instances set finalizers = '{}' where power = 'terminated';
+         update nodes set used_vcpus = 8, used_memory_mib = 8192",
+    )
+    .await;
     api.finish_terminations().await;
     let left = api.get(&path(&kept)).await.ok();
     assert_eq!((&left["status"], &left["instance_id"]), (&json!("available"), &json!(null)));
