@@ -34,12 +34,6 @@ pub use flow::{Action, Field, Flow, FlowTable, Match};
 #[cfg(test)]
 extern crate self as gon_net;
 #[cfg(test)]
-#[path = "../fixtures/model.rs"]
-mod model;
-#[cfg(test)]
-#[path = "../fixtures/random.rs"]
-mod random;
-#[cfg(test)]
 mod testing;
 #[cfg(test)]
 #[path = "../fixtures/topology.rs"]

@@ -4,8 +4,6 @@
 mod doctor;
 mod flows;
 mod image;
-#[path = "../../../gon-net/fixtures/model.rs"]
-mod model;
 mod namespace;
 mod netfilter;
 mod netlink;
@@ -15,11 +13,8 @@ mod packets_acl;
 mod packets_addresses;
 mod packets_lab;
 mod packets_overlay;
-mod packets_random;
 mod postgres;
 mod qemu;
-#[path = "../../../gon-net/fixtures/random.rs"]
-mod random;
 mod run;
 #[path = "../../../gon-net/fixtures/topology.rs"]
 mod topology;

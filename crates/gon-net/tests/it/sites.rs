@@ -4,15 +4,19 @@
 //! `GON_TEST_LONG=1` tries a hundred thousand sets of rules instead of ten thousand; `GON_TEST_SEED=n` one case, in detail.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::net::Ipv4Addr;
 
-use super::*;
-use crate::flow::{Action, Field, Flow, FlowTable, IP_ICMP, IP_TCP, IP_UDP, Match, mac_bits, mac_from_bits};
+use gon_net::flow::{IP_ICMP, IP_TCP, IP_UDP, mac_bits, mac_from_bits};
+use gon_net::pipeline::{self, Stage};
+use gon_net::service::{EXT_PORT, META_PORT, TUNNEL_PORT};
+use gon_net::trace::{Conntrack, Packet, forward, trace};
+use gon_net::{Action, Compiled, Field, Flow, FlowTable, Match, compile, diff};
+use gon_types::MacAddr;
+
 use crate::model::{Arrived, ICMP, Model, Place, Sent};
-use crate::pipeline::Stage;
 use crate::random::{Case, Probe};
-use crate::service::{EXT_PORT, META_PORT, TUNNEL_PORT};
-use crate::topology::{EXT_MAC, META_MAC, facts_of, underlay};
-use crate::trace::{Conntrack, Packet, forward, trace};
+use crate::topology::{EXT_MAC, META_MAC, Topology, allow, facts_of, underlay, via_gateway};
 
 const NODES: u32 = 2;
 
@@ -189,15 +193,27 @@ fn explain(case: &Case, bug: Bug) -> String {
     format!("{smallest:#?}\n{path}\nsent   {sent:?}\nwanted {wanted:?}\ngot    {got:?}")
 }
 
+fn measure<T>(ordinary: T, full: T) -> T {
+    if std::env::var_os("GON_TEST_LONG").is_some_and(|v| v == "1") { full } else { ordinary }
+}
+
+/// In the long run its figures are collected in a file.
+fn say(text: &str) {
+    println!("{text}");
+    if let Some(path) = std::env::var_os("GON_TEST_FIGURES") {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        writeln!(file, "flows and model: {text}").unwrap();
+    }
+}
+
 fn right(flows: FlowTable) -> FlowTable {
     flows
 }
 
 #[test]
 fn flows_do_what_the_semantics_say() {
-    let long = std::env::var_os("GON_TEST_LONG").is_some_and(|v| v == "1");
     let one = std::env::var("GON_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-    let enough = if long { 100_000 } else { 10_000 };
+    let enough = measure(10_000, 100_000);
     let mut tally = Tally::default();
     for seed in one.unwrap_or(0).. {
         let case = Case::random(seed, 10);
@@ -206,10 +222,10 @@ fn flows_do_what_the_semantics_say() {
         }
         if one.is_some() || tally.policies >= enough {
             let Tally { policies, packets, delivered, answered } = tally;
-            println!(
+            say(&format!(
                 "{policies} policies of {} sites: {packets} packets, {delivered} delivered, {answered} of them answers",
                 seed + 1
-            );
+            ));
             // Neither all let in nor all kept out.
             assert!(one.is_some() || (delivered * 10 > packets && delivered * 10 < packets * 9));
             assert!(one.is_some() || answered * 20 > packets);
@@ -252,7 +268,7 @@ fn planted_bugs_are_found() {
         ("rules allow both ways", |f| {
             changed(f, |f| {
                 if f.table == Stage::Policy.table() {
-                    f.matches = f.matches.clone().masked(crate::pipeline::LENS, 0, 0);
+                    f.matches = f.matches.clone().masked(pipeline::LENS, 0, 0);
                 }
             })
         }),
@@ -272,7 +288,7 @@ fn planted_bugs_are_found() {
         ("VPCs are not told apart", |f| {
             changed(f, |f| {
                 if f.table == Stage::Locate.table() {
-                    f.matches = f.matches.clone().masked(crate::pipeline::VPC, 0, 0);
+                    f.matches = f.matches.clone().masked(pipeline::VPC, 0, 0);
                 }
             })
         }),
@@ -317,14 +333,12 @@ fn planted_bugs_are_found() {
 fn a_group_that_many_name_is_listed_once() {
     let members: Vec<Ipv4Addr> = (0..1000).map(|n| Ipv4Addr::from(0x0a01_0000 + n)).collect();
     let site = |sets: u32, members: &[Ipv4Addr]| {
-        let mut topology = crate::topology::Topology::new()
+        let mut topology = Topology::new()
             .vpc(1, "10.0.0.0/15", false)
             .subnet(11, 1, "10.0.0.0/22", vec![])
             .group(999, 1, vec![]);
         for n in 0..sets {
-            let rules = (0..60).map(|r| {
-                crate::topology::allow(n * 100 + r, &format!("in tcp {} from sg 999", 1000 + 2 * r))
-            });
+            let rules = (0..60).map(|r| allow(n * 100 + r, &format!("in tcp {} from sg 999", 1000 + 2 * r)));
             topology = topology.group(n + 1, 1, rules.collect());
         }
         topology.doc.groups[0].members = members.to_vec();
@@ -342,24 +356,24 @@ fn a_group_that_many_name_is_listed_once() {
     assert_eq!(policy(&two), 1000 + 2 * 61 + 1);
     assert_eq!(policy(&ten), 1000 + 10 * 61 + 1);
     // Who leaves is one flow, whoever names the group.
-    assert_eq!(crate::diff(&ten, &site(10, &members[1..])).len(), 1);
+    assert_eq!(diff(&ten, &site(10, &members[1..])).len(), 1);
 }
 
 /// 20 rules per port (OVN 88 and 78 flows): in one group for all, and in a group for each; without public addresses.
 #[test]
 fn flows_per_port_with_twenty_rules() {
     let flows = |ports: u16, own: bool| {
-        let mut topology = crate::topology::Topology::new().vpc(1, "10.0.0.0/16", true).subnet(
+        let mut topology = Topology::new().vpc(1, "10.0.0.0/16", true).subnet(
             11,
             1,
             "10.0.0.0/18",
-            vec![crate::topology::via_gateway("0.0.0.0/0", 1)],
+            vec![via_gateway("0.0.0.0/0", 1)],
         );
         let groups = if own { u32::from(ports) } else { 1 };
         for g in 1..=groups {
             let rules = (0..20).map(|k| {
                 let peer = if k < 15 { format!("10.{k}.0.0/16") } else { format!("sg {g}") };
-                crate::topology::allow(g * 100 + k, &format!("in tcp {} from {peer}", 1000 + k))
+                allow(g * 100 + k, &format!("in tcp {} from {peer}", 1000 + k))
             });
             topology = topology.group(g, 1, rules.collect());
         }

@@ -1,0 +1,10 @@
+//! The compiled flows of whole sites, interpreted.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+
+#[path = "../../fixtures/model.rs"]
+mod model;
+#[path = "../../fixtures/random.rs"]
+mod random;
+mod sites;
+#[path = "../../fixtures/topology.rs"]
+mod topology;
