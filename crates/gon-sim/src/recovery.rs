@@ -122,10 +122,9 @@ async fn take(
         let mut manager = ctx.w.servers[server].manager.borrow_mut();
         (0..ctx.w.nodes.len()).map(|n| manager.eyes.budget.room(ctx.w.nodes[n].id, now)).collect()
     };
-    let uncompared = ctx.w.has(Bug::GrantNotCompared);
     let work = move |t: &mut Tables, now: Time| {
         let row = &t.nodes[node];
-        if (row.epoch, row.grant) != (seen.epoch, seen.number) && !uncompared {
+        if (row.epoch, row.grant) != (seen.epoch, seen.number) {
             return Err(SqlError::RolledBack);
         }
         let nodes: Vec<usize> = (0..t.nodes.len()).filter(|n| t.nodes[*n].joined).collect();

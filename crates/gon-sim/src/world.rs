@@ -72,8 +72,6 @@ pub enum Bug {
     GrantOfAnyEpoch,
     /// A grant that was written before a reboot counts after it.
     GrantSurvivesReboot,
-    /// An instance is taken from a node without comparing its grant with what was seen.
-    GrantNotCompared,
     /// A node that does not hear the answers gets grants all the same.
     GrantToTheDeaf,
     /// Nobody but the agent ends what must not run any longer.

@@ -105,10 +105,6 @@ fn a_grant_that_survives_a_reboot() {
     found(Bug::GrantSurvivesReboot, TWICE);
 }
 #[test]
-fn a_grant_that_is_not_compared() {
-    found(Bug::GrantNotCompared, TWICE);
-}
-#[test]
 fn an_agent_that_sleeps_and_has_no_keeper() {
     found(Bug::NoKeeper, TWICE);
 }
