@@ -306,6 +306,7 @@ async fn pull_documents(
                 continue;
             }
             Ok(Some(document)) => {
+                tracing::info!(version = %document.version, "a compute document is here");
                 crash::point("C15:before");
                 let stored = tokio::task::spawn_blocking(move || {
                     let result = ledger.accept(document).cloned();

@@ -235,7 +235,9 @@ impl InstanceManager {
         rung: Option<&BTreeSet<(Subject, Uuid)>>,
         alive: &BTreeSet<String>,
     ) -> Result<(), StoreError> {
-        let mut nodes: BTreeSet<Uuid> = BTreeSet::new();
+        // What users wait for first: nothing is asked before instances have their nodes, and documents go out before
+        // slower work.
+        let mut nodes = self.place(alive).await?;
         match rung {
             None => {
                 let all = gon_store::nodes::list(&self.store).await?;
@@ -252,8 +254,6 @@ impl InstanceManager {
                 }
             }
         }
-        // What users asked for first: documents go out before slower work.
-        nodes.extend(self.place(alive).await?);
         for node in nodes {
             self.refresh(NodeId::from_uuid(node)).await?;
         }

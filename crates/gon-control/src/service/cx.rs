@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::error::{Refusal, Result};
 use crate::api::AppState;
+use crate::relay;
 
 /// An idempotency key with the request it came with.
 #[derive(Debug, Clone)]
@@ -131,7 +132,7 @@ impl Cx {
         crash::point("C08:before");
         gon_store::journal::write(&mut tx, &self.author, &entry, answered.as_ref()).await?;
         crash::point("C08:after");
-        self.commit_written(tx).await?;
+        self.commit_written(tx, &entry.doorbells).await?;
         for operation in &entry.operations {
             tracing::info!(
                 request_id = self.author.request_id,
@@ -145,12 +146,13 @@ impl Cx {
         Ok(())
     }
 
-    /// Commits what has its books written already.
-    pub async fn commit_written(&self, tx: Tx) -> Result<()> {
+    /// Commits what has its books written already; then the doorbells leave.
+    pub async fn commit_written(&self, tx: Tx, doorbells: &[(&'static str, Uuid)]) -> Result<()> {
         crash::point("C09:before");
         gon_store::commit(tx).await?;
         crash::point("C09:after");
-        self.app.nudge.nudge();
+        let doorbells = doorbells.iter().filter_map(|(subject, id)| relay::doorbell(subject, *id));
+        self.app.nudge.ring(doorbells);
         Ok(())
     }
 

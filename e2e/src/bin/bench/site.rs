@@ -32,20 +32,26 @@ fn measure(cluster: &Cluster, report: &mut Report) -> anyhow::Result<()> {
     let network = Network::build(cluster.api(), "site", "10.0.0.0/16", "10.0.1.0/24", true)?;
     // What is measured is not the first use of anything.
     deliveries(cluster, &network, 5)?;
-    let mut with = deliveries(cluster, &network, LAUNCHES.0)?;
+    let (mut with, on_disk): (Vec<_>, Vec<_>) =
+        deliveries(cluster, &network, LAUNCHES.0)?.into_iter().unzip();
     with.sort_by(f64::total_cmp);
     let (p50, p99) = (Spread::of(&with).median, percentile(&with, 0.99));
     report.add("accepted → agent has the work, p50", "ms", Spread::of(&[p50]), None, Target::AtMost(5.0));
     report.add("accepted → agent has the work, p99", "ms", Spread::of(&[p99]), None, Target::AtMost(25.0));
+    let p50 = Spread::of(&on_disk).median;
+    report.add("accepted → on the agent's disk, p50", "ms", Spread::of(&[p50]), None, Target::None);
     idle(cluster, report)?;
     cluster.broker(false)?;
-    let without = Spread::of(&deliveries(cluster, &network, LAUNCHES.1)?);
+    let without: Vec<_> =
+        deliveries(cluster, &network, LAUNCHES.1)?.into_iter().map(|(here, _)| here).collect();
+    let without = Spread::of(&without);
     report.add("the same without RabbitMQ", "ms", without, None, Target::AtMost(10_000.0));
     cluster.broker(true)
 }
 
-/// Milliseconds from the log line that says "accepted" to the one of the agent that has the document.
-fn deliveries(cluster: &Cluster, network: &Network, count: usize) -> anyhow::Result<Vec<f64>> {
+/// Milliseconds from the log line that says "accepted" to those of the agent that has the document, and has it on its
+/// disk.
+fn deliveries(cluster: &Cluster, network: &Network, count: usize) -> anyhow::Result<Vec<(f64, f64)>> {
     let api = cluster.api();
     let mut all = Vec::new();
     for number in 0..count {
@@ -61,8 +67,8 @@ fn deliveries(cluster: &Cluster, network: &Network, count: usize) -> anyhow::Res
     Ok(all)
 }
 
-/// How long it took until the agent had the work that an instance is, if it has it.
-fn delivery(cluster: &Cluster, instance: &str) -> anyhow::Result<Option<f64>> {
+/// How long it took until the agent had the work that an instance is, and until that was on its disk, if it is.
+fn delivery(cluster: &Cluster, instance: &str) -> anyhow::Result<Option<(f64, f64)>> {
     let told = lines(&cluster.control().log(Role::InstanceManager))?;
     let Some(told) =
         told.iter().rev().find(|l| l["message"] == "its node is told" && l["instance"] == instance)
@@ -78,13 +84,17 @@ fn delivery(cluster: &Cluster, instance: &str) -> anyhow::Result<Option<f64>> {
         .context("it was accepted")?;
     for server in cluster.workers() {
         let log = lines(&server.log(Role::HypervisorAgent))?;
-        let mine = log.iter().rev().find(|l| {
-            l["message"] == "a compute document is in force"
-                && l["version"] == version.as_str()
-                && at(l).ok() > at(accepted).ok()
-        });
-        if let Some(mine) = mine {
-            return Ok(Some((at(mine)? - at(accepted)?) * 1e3));
+        let when = |message: &str| {
+            let mine = log.iter().rev().find(|l| {
+                l["message"] == message && l["version"] == version.as_str() && at(l).ok() > at(accepted).ok()
+            });
+            mine.map(at).transpose()
+        };
+        if let (Some(here), Some(kept)) =
+            (when("a compute document is here")?, when("a compute document is in force")?)
+        {
+            let accepted = at(accepted)?;
+            return Ok(Some(((here - accepted) * 1e3, (kept - accepted) * 1e3)));
         }
     }
     Ok(None)
