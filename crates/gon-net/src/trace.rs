@@ -133,9 +133,7 @@ impl Default for Packet {
 
 impl fmt::Debug for Packet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map()
-            .entries(FIELDS.iter().zip(&self.0).filter(|(_, value)| **value != 0).map(|(k, v)| (k, v)))
-            .finish()
+        f.debug_map().entries(FIELDS.iter().zip(&self.0).filter(|(_, value)| **value != 0)).finish()
     }
 }
 
