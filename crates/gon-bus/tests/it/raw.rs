@@ -94,14 +94,17 @@ pub async fn send(channel: &Channel, key: &str, body: &[u8]) {
 /// Sends all of them, a thousand at once, and waits until they are taken.
 pub async fn send_all(channel: &Channel, key: &str, bodies: &[Vec<u8>]) {
     for part in bodies.chunks(1000) {
-        let sent = part.iter().map(|body| async move {
+        let sent = part.iter().map(|body| {
             let options = BasicPublishOptions::default();
-            channel
-                .basic_publish("gon.doorbells".into(), key.into(), options, body, BasicProperties::default())
-                .await
-                .unwrap()
+            channel.basic_publish(
+                "gon.doorbells".into(),
+                key.into(),
+                options,
+                body,
+                BasicProperties::default(),
+            )
         });
-        let confirms = futures_util::future::join_all(sent).await;
+        let confirms = futures_util::future::try_join_all(sent).await.unwrap();
         for confirm in futures_util::future::join_all(confirms).await {
             confirm.unwrap();
         }
