@@ -293,7 +293,7 @@ fn launch(
         compute: true,
         network: true,
         address,
-        auto_recover: t.recovers && (made_by.0 + u64::from(made_by.1)) % 4 != 0,
+        auto_recover: t.recovers && !(made_by.0 + u64::from(made_by.1)).is_multiple_of(4),
         leaving: false,
         created_at: now,
         deleted_at: None,

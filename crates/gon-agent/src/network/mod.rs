@@ -164,7 +164,7 @@ struct Agent {
 
 /// What the agent wakes up for.
 enum Event {
-    Offer(Option<Offer>),
+    Offer(Option<Box<Offer>>),
     Lost,
     Tick,
     Audit,
@@ -189,14 +189,17 @@ impl Agent {
             };
             let event = tokio::select! {
                 biased;
-                offer = offers.recv() => Event::Offer(offer),
+                offer = offers.recv() => Event::Offer(offer.map(Box::new)),
                 () = lost => Event::Lost,
                 _ = audit.tick() => Event::Audit,
                 _ = tick.tick() => Event::Tick,
             };
             let result = match event {
                 Event::Offer(None) => return,
-                Event::Offer(Some((document, seen))) => self.take(document, seen).await,
+                Event::Offer(Some(offer)) => {
+                    let (document, seen) = *offer;
+                    self.take(document, seen).await
+                }
                 Event::Lost => Err(gon_driver::ovs::OpenFlowError::Broken.into()),
                 Event::Tick => match self.tick().await {
                     // Nothing was done: whatever was wrong still is.
