@@ -17,7 +17,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use gon_core::document::number;
-use gon_proto::{ComputeReport, GrantAnswer, GrantRequest, NetworkReport, NodeAnswer, NodeCompute, NodeNetwork, NodeReport, paths};
+use gon_proto::{
+    ComputeReport, GrantAnswer, GrantRequest, NetworkReport, NodeAnswer, NodeCompute, NodeNetwork,
+    NodeReport, paths,
+};
 use gon_store::{Store, StoreError};
 use gon_types::DocumentVersion;
 use gon_types::id::NodeId;

@@ -10,7 +10,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use gon_proto::{
-    ComputeReport, GrantAnswer, GrantRequest, InstanceReport, InstanceSpec, NodeAnswer, NodeCompute, NodeReport, paths,
+    ComputeReport, GrantAnswer, GrantRequest, InstanceReport, InstanceSpec, NodeAnswer, NodeCompute,
+    NodeReport, paths,
 };
 use gon_types::DocumentVersion;
 use gon_types::id::InstanceId;

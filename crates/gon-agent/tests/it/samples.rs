@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use gon_proto::{
-    AclAction, AclEntrySpec, AclSpec, AddressSpec, DhcpSpec, Direction, GatewayTarget, GroupSpec, MetadataSpec, NodeNetwork, Peer, PortSpec,
-    RouteSpec, RouteTarget, RuleSpec, SubnetSpec, VpcSpec,
+    AclAction, AclEntrySpec, AclSpec, AddressSpec, DhcpSpec, Direction, GatewayTarget, GroupSpec,
+    MetadataSpec, NodeNetwork, Peer, PortSpec, RouteSpec, RouteTarget, RuleSpec, SubnetSpec, VpcSpec,
 };
 use gon_types::id::{
-    InstanceId, InternetGatewayId, NetworkAclId, NetworkInterfaceId, NodeId, SecurityGroupId, SecurityGroupRuleId,
-    SubnetId, VpcId,
+    InstanceId, InternetGatewayId, NetworkAclId, NetworkInterfaceId, NodeId, SecurityGroupId,
+    SecurityGroupRuleId, SubnetId, VpcId,
 };
 use gon_types::{DocumentVersion, MacAddr, Protocol};
 use uuid::Uuid;

@@ -22,8 +22,9 @@ use super::metrics::{RequestLabels, RouteLabels};
 use super::route::{RequestId, Routes, request_id};
 use super::state::AppState;
 use super::{
-    addresses, auth, console, images, instances, internet_gateways, key_pairs, network_acls, network_interfaces, nodes,
-    openapi, operations, prefix_lists, route_tables, security_groups, subnets, vpcs, ws,
+    addresses, auth, console, images, instances, internet_gateways, key_pairs, network_acls,
+    network_interfaces, nodes, openapi, operations, prefix_lists, route_tables, security_groups, subnets,
+    vpcs, ws,
 };
 use crate::documents::lock;
 use crate::service::{Kind, Refusal};

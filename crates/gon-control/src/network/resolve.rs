@@ -6,8 +6,9 @@ use std::net::Ipv4Addr;
 
 use base64::Engine as _;
 use gon_proto::{
-    AclAction, AclEntrySpec, AclSpec, AddressSpec, DhcpSpec, Direction, GatewayTarget, GroupSpec, MetadataSpec, NodeNetwork, Peer, PeerSpec,
-    PortSpec, RouteSpec, RouteTarget, RuleSpec, SubnetSpec, TUNNEL_OVERHEAD, VpcSpec,
+    AclAction, AclEntrySpec, AclSpec, AddressSpec, DhcpSpec, Direction, GatewayTarget, GroupSpec,
+    MetadataSpec, NodeNetwork, Peer, PeerSpec, PortSpec, RouteSpec, RouteTarget, RuleSpec, SubnetSpec,
+    TUNNEL_OVERHEAD, VpcSpec,
 };
 use gon_store::network_acls::EntryRow;
 use gon_store::network_document::{NodeNetworkRows, PortRow, RouteRow, RuleRow};

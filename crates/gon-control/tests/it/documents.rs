@@ -263,7 +263,12 @@ async fn what_an_acl_keeps_back_is_never_left_out() {
         serde_json::from_slice::<serde_json::Value>(&body).unwrap()
     };
     let document = read(3).await;
-    let entry = |number: u32, action: &str, protocol: u8, ports: serde_json::Value, icmp: serde_json::Value, cidr: &str| {
+    let entry = |number: u32,
+                 action: &str,
+                 protocol: u8,
+                 ports: serde_json::Value,
+                 icmp: serde_json::Value,
+                 cidr: &str| {
         serde_json::json!({ "direction": "inbound", "number": number, "action": action, "protocol": protocol,
             "ports": ports, "icmp": icmp, "cidr": cidr })
     };
