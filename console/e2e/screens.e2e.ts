@@ -199,6 +199,13 @@ describe('the built console', () => {
       .nth(1)
       .click();
     await look(tab, 'en-security-groups');
+    await page.goto(`${ORIGIN}/network-acls`);
+    await page
+      .getByRole('button', { name: /expand row/i })
+      .nth(1)
+      .click();
+    await page.getByText('5432').waitFor();
+    await look(tab, 'en-network-acls');
     await page.goto(`${ORIGIN}/no/such/page`);
     await page.getByText('There is no page at this address.').waitFor();
     await look(tab, 'en-notfound');

@@ -47,6 +47,7 @@ export const ROUTES = [
   'GET /subnets',
   'GET /key-pairs',
   'GET /security-groups',
+  'GET /network-acls',
   'GET /instances',
   'POST /instances',
   'GET /instances/{id}',
@@ -255,6 +256,8 @@ export class MockCloud {
           ),
         ];
       }
+      case 'GET /network-acls':
+        return [200, page(this.world.networkAcls, url)];
       case 'GET /instances':
         return [200, page(this.world.instances, url)];
       case 'POST /instances':

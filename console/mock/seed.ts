@@ -6,6 +6,8 @@ import type {
   InstanceState,
   InstanceType,
   KeyPair,
+  NetworkAcl,
+  NetworkAclEntry,
   SecurityGroup,
   SecurityGroupRule,
   Subnet,
@@ -18,6 +20,7 @@ export interface World {
   vpcs: Vpc[];
   subnets: Subnet[];
   securityGroups: SecurityGroup[];
+  networkAcls: NetworkAcl[];
   keyPairs: KeyPair[];
   instances: Instance[];
 }
@@ -57,6 +60,7 @@ export function emptyWorld(): World {
     vpcs: [],
     subnets: [],
     securityGroups: [],
+    networkAcls: [],
     keyPairs: [],
     instances: [],
   };
@@ -82,6 +86,10 @@ function vpc(name: string, cidr_block: string): Vpc {
     ...mintId('vpc'),
     name,
     cidr_block,
+    cidr_block_associations: [
+      { id: mintId('vpc-cidr-assoc').id, cidr_block, is_primary: true, state: 'associated' },
+    ],
+    is_default: false,
     state: 'available',
     main_route_table_id: mintId('rtb').id,
     default_security_group_id: mintId('sg').id,
@@ -109,6 +117,7 @@ function subnet(
     route_table_id: of.main_route_table_id,
     map_public_ip_on_launch: subnet_type === 'public',
     available_ip_address_count: 251,
+    default_for_az: false,
     created_at: LONG_AGO,
     updated_at: LONG_AGO,
   };
@@ -202,6 +211,47 @@ export function instance(what: NewInstance): Instance {
   };
 }
 
+type EntryText = [NetworkAclEntry['direction'], number, NetworkAclEntry['action'], string, string, string];
+
+/** A network ACL: the entries that everything has, and those that are given. */
+function acl(of: Vpc, name: string, isDefault: boolean, subnets: Subnet[], own: EntryText[]): NetworkAcl {
+  const list = (direction: NetworkAclEntry['direction']): NetworkAclEntry[] => [
+    ...own.filter(([way]) => way === direction).map(entry),
+    ...(isDefault ? [entry([direction, 100, 'allow', 'all', 'all', '0.0.0.0/0'])] : []),
+    entry([direction, 32_767, 'deny', 'all', 'all', '0.0.0.0/0']),
+  ];
+  return {
+    ...mintId('acl'),
+    vpc_id: of.id,
+    name,
+    is_default: isDefault,
+    entries: [...list('inbound'), ...list('outbound')],
+    associations: subnets.map((subnet) => ({ id: mintId('aclassoc').id, subnet_id: subnet.id })),
+    created_at: LONG_AGO,
+    updated_at: LONG_AGO,
+  };
+}
+
+function entry([
+  direction,
+  rule_number,
+  action,
+  protocol,
+  port_range,
+  cidr_block,
+]: EntryText): NetworkAclEntry {
+  return {
+    direction,
+    rule_number,
+    action,
+    protocol,
+    port_range,
+    icmp_type: null,
+    icmp_code: null,
+    cidr_block,
+  };
+}
+
 export function seededWorld(): World {
   const tiny = image('gon-linux', 'Tiny Linux, starts in two seconds', 'initramfs', 96);
   const debian = image('debian-12', 'Debian 12 with cloud-init', 'disk', 512);
@@ -247,6 +297,20 @@ export function seededWorld(): World {
     vpcs: [prod, lab],
     subnets: [web, data, bench],
     securityGroups: [usual, open, group(lab, 'default', 'Default group of the VPC', [])],
+    networkAcls: [
+      acl(prod, 'default', true, [web], []),
+      acl(
+        prod,
+        'data only',
+        false,
+        [data],
+        [
+          ['inbound', 100, 'allow', 'tcp', '5432', '10.0.1.0/24'],
+          ['outbound', 100, 'allow', 'tcp', '1024-65535', '10.0.1.0/24'],
+        ],
+      ),
+      acl(lab, 'default', true, [bench], []),
+    ],
     keyPairs: [
       {
         ...mintId('key'),

@@ -14,5 +14,6 @@ it('are what bookmarks say', () => {
     launchInstance: '/instances/launch',
     vpcs: '/vpcs',
     securityGroups: '/security-groups',
+    networkAcls: '/network-acls',
   });
 });

@@ -8,4 +8,5 @@ export const paths = {
   launchInstance: () => '/instances/launch',
   vpcs: () => '/vpcs',
   securityGroups: () => '/security-groups',
+  networkAcls: () => '/network-acls',
 } as const;

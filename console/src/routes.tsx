@@ -58,6 +58,12 @@ export const routes: RouteObject[] = [
                   Component: (await import('./features/security-groups/ListPage')).ListPage,
                 }),
               },
+              {
+                path: paths.networkAcls(),
+                lazy: async () => ({
+                  Component: (await import('./features/network-acls/ListPage')).ListPage,
+                }),
+              },
               { path: '*', element: <NotFoundPage /> },
             ],
           },

@@ -15,6 +15,7 @@ import type {
   LaunchInstanceRequest,
   LoginRequest,
   Me,
+  NetworkAcl,
   Page,
   RefreshRequest,
   SecurityGroup,
@@ -120,6 +121,9 @@ export const endpointsApi = baseApi.injectEndpoints({
     listSecurityGroups: build.query<SecurityGroup[], { vpc_id?: string }>({
       queryFn: ({ vpc_id }, _api, _extra, fetch) =>
         wholeList<SecurityGroup>(fetch, 'security-groups', vpc_id === undefined ? {} : { vpc_id }),
+    }),
+    listNetworkAcls: build.query<NetworkAcl[], void>({
+      queryFn: (_arg, _api, _extra, fetch) => wholeList<NetworkAcl>(fetch, 'network-acls'),
     }),
     listKeyPairs: build.query<KeyPair[], void>({
       queryFn: (_arg, _api, _extra, fetch) => wholeList<KeyPair>(fetch, 'key-pairs'),

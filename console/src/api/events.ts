@@ -79,6 +79,7 @@ function applyEvent(event: ResourceEvent): Thunk<void> {
       }
       case 'vpc':
       case 'subnet':
+      case 'network_acl':
       case 'security_group':
         dispatch(api.util.invalidateTags(['Network']));
         return;

@@ -85,6 +85,7 @@ export const api = tagged.enhanceEndpoints({
     listVpcs: { providesTags: ['Network'] },
     listSubnets: { providesTags: ['Network'] },
     listSecurityGroups: { providesTags: ['Network'] },
+    listNetworkAcls: { providesTags: ['Network'] },
     listImages: { providesTags: ['LaunchOption'] },
     listInstanceTypes: { providesTags: ['LaunchOption'] },
     listKeyPairs: { providesTags: ['LaunchOption'] },
@@ -108,5 +109,6 @@ export const {
   useListVpcsQuery,
   useListSubnetsQuery,
   useListSecurityGroupsQuery,
+  useListNetworkAclsQuery,
   useListKeyPairsQuery,
 } = api;

@@ -495,6 +495,106 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/network-acls": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List network ACLs
+         * @description Action `DescribeNetworkAcls`.
+         */
+        get: operations["listNetworkAcls"];
+        put?: never;
+        /**
+         * Create a network ACL that denies everything
+         * @description Action `CreateNetworkAcl`.
+         */
+        post: operations["createNetworkAcl"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/network-acls/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Describe a network ACL
+         * @description Action `DescribeNetworkAcls`.
+         */
+        get: operations["getNetworkAcl"];
+        /**
+         * Rename a network ACL
+         * @description Action `ModifyNetworkAcl`.
+         */
+        put: operations["updateNetworkAcl"];
+        post?: never;
+        /**
+         * Delete a network ACL that guards nothing
+         * @description Action `DeleteNetworkAcl`.
+         */
+        delete: operations["deleteNetworkAcl"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/network-acls/{id}/associations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Let a network ACL guard a subnet, in the place of the one that does
+         * @description Action `ReplaceNetworkAclAssociation`.
+         */
+        post: operations["replaceNetworkAclAssociation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/network-acls/{id}/entries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Put an entry in the place of the one of its direction and number
+         * @description Action `ReplaceNetworkAclEntry`.
+         */
+        put: operations["replaceNetworkAclEntry"];
+        /**
+         * Add an entry
+         * @description Action `CreateNetworkAclEntry`.
+         */
+        post: operations["createNetworkAclEntry"];
+        /**
+         * Remove an entry
+         * @description Action `DeleteNetworkAclEntry`.
+         */
+        delete: operations["deleteNetworkAclEntry"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/network-interfaces": {
         parameters: {
             query?: never;
@@ -508,7 +608,11 @@ export interface paths {
          */
         get: operations["listNetworkInterfaces"];
         put?: never;
-        post?: never;
+        /**
+         * Create a network interface
+         * @description Action `CreateNetworkInterface`.
+         */
+        post: operations["createNetworkInterface"];
         delete?: never;
         options?: never;
         head?: never;
@@ -527,8 +631,96 @@ export interface paths {
          * @description Action `DescribeNetworkInterfaces`.
          */
         get: operations["getNetworkInterface"];
-        put?: never;
+        /**
+         * Change a network interface
+         * @description Action `ModifyNetworkInterfaceAttribute`.
+         */
+        put: operations["updateNetworkInterface"];
         post?: never;
+        /**
+         * Delete a network interface that is not attached
+         * @description Action `DeleteNetworkInterface`.
+         */
+        delete: operations["deleteNetworkInterface"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/network-interfaces/{id}/attach": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Attach a network interface to a stopped instance
+         * @description Action `AttachNetworkInterface`.
+         */
+        post: operations["attachNetworkInterface"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/network-interfaces/{id}/detach": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Detach a network interface from its stopped instance
+         * @description Action `DetachNetworkInterface`.
+         */
+        post: operations["detachNetworkInterface"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/network-interfaces/{id}/private-ips": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Give a network interface secondary addresses
+         * @description Action `AssignPrivateIpAddresses`.
+         */
+        post: operations["assignPrivateIps"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/network-interfaces/{id}/private-ips/unassign": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Take secondary addresses from a network interface
+         * @description Action `UnassignPrivateIpAddresses`.
+         */
+        post: operations["unassignPrivateIps"];
         delete?: never;
         options?: never;
         head?: never;
@@ -699,6 +891,58 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/prefix-lists": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List prefix lists
+         * @description Action `DescribeManagedPrefixLists`.
+         */
+        get: operations["listPrefixLists"];
+        put?: never;
+        /**
+         * Create a prefix list
+         * @description Action `CreateManagedPrefixList`.
+         */
+        post: operations["createPrefixList"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/prefix-lists/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Describe a prefix list
+         * @description Action `DescribeManagedPrefixLists`.
+         */
+        get: operations["getPrefixList"];
+        /**
+         * Change a prefix list and every rule that names it
+         * @description Action `ModifyManagedPrefixList`.
+         */
+        put: operations["updatePrefixList"];
+        post?: never;
+        /**
+         * Delete a prefix list no rule names
+         * @description Action `DeleteManagedPrefixList`.
+         */
+        delete: operations["deletePrefixList"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/route-tables": {
         parameters: {
             query?: never;
@@ -779,7 +1023,11 @@ export interface paths {
             cookie?: never;
         };
         get?: never;
-        put?: never;
+        /**
+         * Let a subnet follow another route table, or make another one the main one
+         * @description Action `ReplaceRouteTableAssociation`.
+         */
+        put: operations["replaceRouteTableAssociation"];
         post?: never;
         /**
          * Let a subnet follow the main route table again
@@ -799,7 +1047,11 @@ export interface paths {
             cookie?: never;
         };
         get?: never;
-        put?: never;
+        /**
+         * Give the route to a destination another target
+         * @description Action `ReplaceRoute`.
+         */
+        put: operations["replaceRoute"];
         /**
          * Add a route
          * @description Action `CreateRoute`.
@@ -979,6 +1231,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/vpcs/default": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Create the VPC of launches that name no subnet
+         * @description Action `CreateDefaultVpc`.
+         */
+        post: operations["createDefaultVpc"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/vpcs/{id}": {
         parameters: {
             query?: never;
@@ -1002,6 +1274,46 @@ export interface paths {
          * @description Action `DeleteVpc`.
          */
         delete: operations["deleteVpc"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/vpcs/{id}/cidr-blocks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Give a VPC another block
+         * @description Action `AssociateVpcCidrBlock`.
+         */
+        post: operations["associateVpcCidrBlock"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/vpcs/{id}/cidr-blocks/{association_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Take a further block nothing is in from a VPC
+         * @description Action `DisassociateVpcCidrBlock`.
+         */
+        delete: operations["disassociateVpcCidrBlock"];
         options?: never;
         head?: never;
         patch?: never;
@@ -1097,6 +1409,16 @@ export interface components {
              */
             nodes: number;
         };
+        /** @description Further addresses for an interface: those named, or so many free ones. */
+        AssignPrivateIps: {
+            /**
+             * Format: int32
+             * @description So many.
+             */
+            count?: number | null;
+            /** @description These. */
+            private_ips?: string[] | null;
+        };
         /** @description What to map an address to: an instance's primary interface, or an interface. */
         AssociateAddress: {
             /** @description Whether an address that is mapped elsewhere moves (true unless given). */
@@ -1106,10 +1428,25 @@ export interface components {
             /** @description The interface. */
             network_interface_id?: string | null;
         };
+        /** @description A further block of a VPC. */
+        AssociateVpcCidrBlock: {
+            /** @description An IPv4 block, /16 to /28, beside those the VPC has. Host bits are dropped. */
+            cidr_block: string;
+        };
         /** @description Where to attach a gateway, or from where to detach it. */
         AttachInternetGateway: {
             /** @description The VPC. */
             vpc_id: string;
+        };
+        /** @description Which instance an interface becomes part of. */
+        AttachNetworkInterface: {
+            /**
+             * Format: int64
+             * @description Its slot, 1 to 7.
+             */
+            device_index: number;
+            /** @description The instance: stopped, of the same VPC and zone. */
+            instance_id: string;
         };
         /** @description What an instance's serial console has said. */
         ConsoleOutput: {
@@ -1132,6 +1469,45 @@ export interface components {
             name: string;
             /** @description An OpenSSH public key (`ssh-ed25519 …` or `ssh-rsa …`) to import. */
             public_key?: string | null;
+        };
+        /** @description A network ACL to be. It has no entries and denies everything. */
+        CreateNetworkAcl: {
+            /** @description Its name; its id unless given. */
+            name?: string | null;
+            /** @description Its VPC. */
+            vpc_id: string;
+        };
+        /** @description A network interface to be. It is of no instance until it is attached to one. */
+        CreateNetworkInterface: {
+            /** @description For people, at most 255 characters. */
+            description?: string | null;
+            /** @description Its address; any free one of the subnet unless given. */
+            private_ip?: string | null;
+            /**
+             * Format: int32
+             * @description How many further addresses it gets, any free ones; at most 15 in all.
+             */
+            secondary_private_ip_count?: number | null;
+            /** @description Further addresses it has, besides those counted next. */
+            secondary_private_ips?: string[] | null;
+            /** @description Its groups, 1 to 5; the VPC's default one unless given. */
+            security_group_ids?: string[] | null;
+            /** @description Whether packets neither from nor to its addresses are dropped; true unless given. */
+            source_dest_check?: boolean | null;
+            /** @description Its subnet. */
+            subnet_id: string;
+        };
+        /** @description A prefix list to be. */
+        CreatePrefixList: {
+            /** @description Its entries. */
+            entries?: components["schemas"]["PrefixListEntry"][] | null;
+            /**
+             * Format: int64
+             * @description How many entries it may have, 1 to 60: so many rules a rule that names it counts for.
+             */
+            max_entries: number;
+            /** @description Its name, 1 to 100 characters. */
+            name: string;
         };
         /** @description A route to be. */
         CreateRoute: {
@@ -1183,7 +1559,7 @@ export interface components {
             port_range?: string | null;
             /** @description `tcp`, `udp`, `icmp` or `all`. */
             protocol: string;
-            /** @description The other side: an IPv4 block, or the id of a group of the same VPC. */
+            /** @description The other side: an IPv4 block, or the id of a group of the same VPC or of a prefix list. */
             source_destination: string;
         };
         /** @description A subnet to be. */
@@ -1261,6 +1637,11 @@ export interface components {
         Instance: {
             /** @description How far that has come. */
             applied: components["schemas"]["Applied"];
+            /**
+             * @description Whether it is started anew from its image on another node when its node is lost. What it wrote to its root disk is
+             *     lost then.
+             */
+            auto_recover?: boolean;
             /** @description Its zone. */
             availability_zone: string;
             /**
@@ -1457,6 +1838,12 @@ export interface components {
             /** @description Whether it gets a public address; as the subnet says unless given. */
             associate_public_ip?: boolean | null;
             /**
+             * @description Whether it is recovered when its node is lost; false unless given. When its node has not been heard of for 90 seconds,
+             *     it is started anew from its image on another node, with the same id, addresses, groups and user data. What was
+             *     written to its root disk is lost. Without it, an instance waits, `unknown`, for its node.
+             */
+            auto_recover?: boolean | null;
+            /**
              * Format: int32
              * @description How many alike, 1 to 20; all or none. 1 unless given.
              */
@@ -1515,36 +1902,139 @@ export interface components {
             /** @description Its name. */
             username: string;
         };
-        /** @description A network interface. */
-        NetworkInterface: {
+        /**
+         * @description A network ACL: what may cross the edge of its subnets, packet by packet. It keeps no state: an answer needs an entry of
+         *     its own. In each direction the entry of the lowest number that matches decides.
+         */
+        NetworkAcl: {
+            applied?: components["schemas"]["Applied"] | null;
+            /** @description The subnets it guards. */
+            associations: components["schemas"]["NetworkAclAssociation"][];
             /**
              * Format: date-time
              * @description When it was made.
              */
             created_at: string;
+            /** @description Its entries, by direction and number; number 32767 is the end of each list, denies, and cannot be changed. */
+            entries: components["schemas"]["NetworkAclEntry"][];
+            /**
+             * Format: int64
+             * @description The VPC's generation with that change.
+             */
+            generation?: number | null;
+            /** @description `acl-…`. */
+            id: string;
+            /** @description Whether it came with the VPC: subnets that no other was said for have it. */
+            is_default: boolean;
+            /** @description Its name. */
+            name: string;
+            /**
+             * Format: date-time
+             * @description When its name last changed.
+             */
+            updated_at: string;
+            /**
+             * Format: uuid
+             * @description The whole id.
+             */
+            uuid: string;
+            /** @description Its VPC. */
+            vpc_id: string;
+        };
+        /** @description That a network ACL guards a subnet. Every subnet has exactly one; replacing it gives a new one. */
+        NetworkAclAssociation: {
+            /** @description `aclassoc-…`. */
+            id: string;
+            /** @description The subnet. */
+            subnet_id: string;
+        };
+        /** @description An entry. */
+        NetworkAclEntry: {
+            /** @description `allow` or `deny`. */
+            action: string;
+            /** @description The other side: the source of what comes in, the destination of what goes out. */
+            cidr_block: string;
+            /** @description `inbound` (into the subnet) or `outbound` (out of it). */
+            direction: string;
             /**
              * Format: int32
-             * @description Its slot; 0 is primary.
+             * @description ICMP code; null is every one.
              */
-            device_index: number;
+            icmp_code?: number | null;
+            /**
+             * Format: int32
+             * @description ICMP type; null is every one.
+             */
+            icmp_type?: number | null;
+            /** @description Destination ports: `80`, `80-443` or `all`. */
+            port_range: string;
+            /** @description `tcp`, `udp`, `icmp`, `all`, or a protocol number. */
+            protocol: string;
+            /**
+             * Format: int32
+             * @description Its place in the list.
+             */
+            rule_number: number;
+        };
+        /** @description One page of a list, newest first. */
+        NetworkAclPage: {
+            items: components["schemas"]["NetworkAcl"][];
+            /** @description Where the next page begins: send it as `cursor`. Null on the last page. */
+            next_cursor: string | null;
+        };
+        /** @description A network interface. */
+        NetworkInterface: {
+            applied?: components["schemas"]["Applied"] | null;
+            /** @description The attachment, `eni-attach-…`. */
+            attachment_id?: string | null;
+            /** @description That subnet's zone. */
+            availability_zone: string;
+            /**
+             * Format: date-time
+             * @description When it was made.
+             */
+            created_at: string;
+            /** @description Whether it ends with its instance. */
+            delete_on_termination: boolean;
+            /** @description For people. */
+            description: string;
+            /**
+             * Format: int32
+             * @description Its slot there; 0 is primary.
+             */
+            device_index?: number | null;
+            /**
+             * Format: int64
+             * @description The VPC's generation with that change.
+             */
+            generation?: number | null;
             /** @description `eni-…`. */
             id: string;
-            /** @description Its instance. */
-            instance_id: string;
-            /** @description Whether it is primary. */
+            /** @description Its instance, while it is attached. */
+            instance_id?: string | null;
+            /** @description Whether it is the primary interface of its instance. */
             is_primary: boolean;
             /** @description Its Ethernet address. */
             mac_address: string;
-            /** @description Its address. */
+            /** @description Its primary address. */
             private_ip: string;
             /** @description Its public address. */
             public_ip?: string | null;
+            /** @description Its further addresses. */
+            secondary_private_ips: string[];
             /** @description Its groups. */
             security_group_ids: string[];
-            /** @description Whether packets neither from nor to its address are dropped. */
+            /** @description Whether packets neither from nor to its addresses are dropped. */
             source_dest_check: boolean;
+            /** @description `available`, or `in-use` when it is attached. */
+            status: string;
             /** @description Its subnet. */
             subnet_id: string;
+            /**
+             * Format: date-time
+             * @description When it last changed.
+             */
+            updated_at: string;
             /**
              * Format: uuid
              * @description The whole id.
@@ -1685,6 +2175,54 @@ export interface components {
             /** @description Where the next page begins: send it as `cursor`. Null on the last page. */
             next_cursor: string | null;
         };
+        /** @description A prefix list. */
+        PrefixList: {
+            applied?: components["schemas"]["Applied"] | null;
+            /**
+             * Format: date-time
+             * @description When it was made.
+             */
+            created_at: string;
+            /** @description Its entries, by block. */
+            entries: components["schemas"]["PrefixListEntry"][];
+            /** @description `pl-…`. */
+            id: string;
+            /**
+             * Format: int32
+             * @description How many entries it may have.
+             */
+            max_entries: number;
+            /** @description Its name. */
+            name: string;
+            /**
+             * Format: date-time
+             * @description When it last changed.
+             */
+            updated_at: string;
+            /**
+             * Format: uuid
+             * @description The whole id.
+             */
+            uuid: string;
+            /**
+             * Format: int64
+             * @description Counts every change of its entries.
+             */
+            version: number;
+        };
+        /** @description A block of a list. */
+        PrefixListEntry: {
+            /** @description An IPv4 block. Host bits are dropped. */
+            cidr: string;
+            /** @description For people, at most 255 characters. */
+            description?: string;
+        };
+        /** @description One page of a list, newest first. */
+        PrefixListPage: {
+            items: components["schemas"]["PrefixList"][];
+            /** @description Where the next page begins: send it as `cursor`. Null on the last page. */
+            next_cursor: string | null;
+        };
         /** @description Why a request was not done. */
         Problem: {
             /** @description Ids of what stands in the way. */
@@ -1707,10 +2245,59 @@ export interface components {
             /** @description What kind of problem, as a URI: `urn:gon:problem:<code>`. */
             type: string;
         };
+        /** @description An entry to be, or to be put in the place of the one of its direction and number. */
+        PutNetworkAclEntry: {
+            /** @description `allow` or `deny`. */
+            action: string;
+            /** @description The other side: an IPv4 block. */
+            cidr_block: string;
+            /** @description `inbound` (into the subnet) or `outbound` (out of it). */
+            direction: string;
+            /**
+             * Format: int64
+             * @description ICMP code of that type, 0 to 255; every one unless given, or if -1.
+             */
+            icmp_code?: number | null;
+            /**
+             * Format: int64
+             * @description ICMP type, 0 to 255; every one unless given, or if -1.
+             */
+            icmp_type?: number | null;
+            /** @description Destination ports: `80`, `80-443` or `all`. For TCP and UDP, and only for them. */
+            port_range?: string | null;
+            /** @description `tcp`, `udp`, `icmp`, `all` (or `-1`), or a protocol number from 1 to 255. */
+            protocol: string;
+            /**
+             * Format: int64
+             * @description Its place in the list: 1 to 32766.
+             */
+            rule_number: number;
+        };
         /** @description A refresh token, to be exchanged or given up. */
         RefreshRequest: {
             /** @description The token. */
             refresh_token: string;
+        };
+        /** @description Which subnet the ACL is to guard, in the place of the ACL that does. One of the two must be given. */
+        ReplaceNetworkAclAssociation: {
+            /** @description The association that is replaced, `aclassoc-…`: refused if the subnet has another by now. */
+            association_id?: string | null;
+            /** @description The subnet. */
+            subnet_id?: string | null;
+        };
+        /** @description Another target for a route that is there. */
+        ReplaceRoute: {
+            /** @description The destination of the route. */
+            destination_cidr: string;
+            /** @description `igw-…`, `i-…` or `eni-…`. */
+            target_id: string;
+            /** @description `gateway` or `instance`; known from the target unless given. */
+            target_type?: string | null;
+        };
+        /** @description Another table for whoever follows this one by an association. */
+        ReplaceRouteTableAssociation: {
+            /** @description The table to follow from now on. */
+            route_table_id: string;
         };
         /** @description Processors, memory, disk. */
         Resources: {
@@ -1760,6 +2347,8 @@ export interface components {
             id: string;
             /** @description Whether subnets without a table of their own follow it. */
             is_main: boolean;
+            /** @description Its association with the VPC, `rtbassoc-…`, if it is the main one: replacing that makes another table the main one. */
+            main_association_id?: string | null;
             /** @description Its name. */
             name: string;
             /** @description Its routes, the local one first. */
@@ -1869,7 +2458,7 @@ export interface components {
             protocol: string;
             /** @description Its group. */
             security_group_id: string;
-            /** @description The other side: an IPv4 block or the id of a group. */
+            /** @description The other side: an IPv4 block, or the id of a group or of a prefix list. */
             source_destination: string;
         };
         /** @description How to stop an instance. */
@@ -1894,6 +2483,8 @@ export interface components {
              * @description When it was made.
              */
             created_at: string;
+            /** @description Whether launches that name no subnet may go into it. */
+            default_for_az: boolean;
             /**
              * Format: int64
              * @description The VPC's generation with that change.
@@ -1942,8 +2533,15 @@ export interface components {
             /** @description `Bearer`. */
             token_type: string;
         };
+        /** @description Addresses to take from an interface. */
+        UnassignPrivateIps: {
+            /** @description These, all of them secondary ones of the interface. */
+            private_ips: string[];
+        };
         /** @description What can be changed of an instance; what is left out stays. */
         UpdateInstance: {
+            /** @description Whether it is recovered when its node is lost; only while it is stopped. */
+            auto_recover?: boolean | null;
             /** @description Its type; only while it is stopped. */
             instance_type?: string | null;
             /** @description Its name. */
@@ -1953,6 +2551,41 @@ export interface components {
         UpdateInternetGateway: {
             /** @description Its name. */
             name: string;
+        };
+        /** @description What can be changed of a network ACL. */
+        UpdateNetworkAcl: {
+            /** @description Its name. */
+            name: string;
+        };
+        /** @description What can be changed of a network interface; what is left out stays. */
+        UpdateNetworkInterface: {
+            /** @description Whether it ends with its instance. Only while it is attached. */
+            delete_on_termination?: boolean | null;
+            /** @description For people, at most 255 characters. */
+            description?: string | null;
+            /** @description Its groups from now on, 1 to 5. */
+            security_group_ids?: string[] | null;
+            /** @description Whether packets neither from nor to its addresses are dropped. */
+            source_dest_check?: boolean | null;
+        };
+        /** @description What can be changed of a prefix list; what is left out stays. */
+        UpdatePrefixList: {
+            /** @description Entries it has from now on; one that is there gets the description. */
+            add_entries?: components["schemas"]["PrefixListEntry"][] | null;
+            /**
+             * Format: int64
+             * @description Change only if this is still its version.
+             */
+            current_version?: number | null;
+            /**
+             * Format: int64
+             * @description How many entries it may have.
+             */
+            max_entries?: number | null;
+            /** @description Its name. */
+            name?: string | null;
+            /** @description Blocks it no longer has. */
+            remove_entries?: string[] | null;
         };
         /** @description What can be changed of a route table. */
         UpdateRouteTable: {
@@ -1982,8 +2615,10 @@ export interface components {
         Vpc: {
             /** @description How far that generation has come. */
             applied: components["schemas"]["Applied"];
-            /** @description Its IPv4 block. */
+            /** @description Its first IPv4 block. */
             cidr_block: string;
+            /** @description All its blocks, the first one first. */
+            cidr_block_associations: components["schemas"]["VpcCidrBlockAssociation"][];
             /**
              * Format: date-time
              * @description When it was made.
@@ -1998,6 +2633,8 @@ export interface components {
             generation: number;
             /** @description `vpc-…`. */
             id: string;
+            /** @description Whether launches that name no subnet go into it. */
+            is_default: boolean;
             /** @description The route table of subnets that have none of their own. */
             main_route_table_id: string;
             /** @description Its name. */
@@ -2014,6 +2651,17 @@ export interface components {
              * @description The whole id.
              */
             uuid: string;
+        };
+        /** @description That a VPC has a block. */
+        VpcCidrBlockAssociation: {
+            /** @description The block. */
+            cidr_block: string;
+            /** @description `vpc-cidr-assoc-…`. */
+            id: string;
+            /** @description Whether it is the VPC's first one, which stays with it. */
+            is_primary: boolean;
+            /** @description `associated`. */
+            state: string;
         };
         /** @description One page of a list, newest first. */
         VpcPage: {
@@ -3292,6 +3940,377 @@ export interface operations {
             };
         };
     };
+    listNetworkAcls: {
+        parameters: {
+            query?: {
+                /** @description Resources per page: 1 to 1000, 100 unless given. */
+                limit?: string;
+                /** @description The `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description Those of this VPC. */
+                vpc_id?: string;
+                /** @description The one that guards this subnet. */
+                subnet_id?: string;
+                /** @description Those of exactly this name. */
+                name?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NetworkAclPage"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    createNetworkAcl: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description 1 to 64 characters: the same key and request is done once and answered alike for a day. */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateNetworkAcl"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NetworkAcl"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getNetworkAcl: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Answer when the instance is `running`, `stopped` or `terminated`, or when the change is `applied` on every node;
+                 *     or when the time is up, whichever is first.
+                 */
+                wait?: string;
+                /** @description How long at most, seconds: 1 to 60, 30 unless given. */
+                timeout?: string;
+            };
+            header?: never;
+            path: {
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NetworkAcl"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    updateNetworkAcl: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description The ETag of an answer: change only if nothing changed since. */
+                "If-Match"?: string;
+            };
+            path: {
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateNetworkAcl"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NetworkAcl"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    deleteNetworkAcl: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    replaceNetworkAclAssociation: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Answer when the instance is `running`, `stopped` or `terminated`, or when the change is `applied` on every node;
+                 *     or when the time is up, whichever is first.
+                 */
+                wait?: string;
+                /** @description How long at most, seconds: 1 to 60, 30 unless given. */
+                timeout?: string;
+            };
+            header?: {
+                /** @description 1 to 64 characters: the same key and request is done once and answered alike for a day. */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ReplaceNetworkAclAssociation"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NetworkAcl"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    replaceNetworkAclEntry: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Answer when the instance is `running`, `stopped` or `terminated`, or when the change is `applied` on every node;
+                 *     or when the time is up, whichever is first.
+                 */
+                wait?: string;
+                /** @description How long at most, seconds: 1 to 60, 30 unless given. */
+                timeout?: string;
+            };
+            header?: {
+                /** @description The ETag of an answer: change only if nothing changed since. */
+                "If-Match"?: string;
+            };
+            path: {
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PutNetworkAclEntry"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NetworkAcl"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    createNetworkAclEntry: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Answer when the instance is `running`, `stopped` or `terminated`, or when the change is `applied` on every node;
+                 *     or when the time is up, whichever is first.
+                 */
+                wait?: string;
+                /** @description How long at most, seconds: 1 to 60, 30 unless given. */
+                timeout?: string;
+            };
+            header?: {
+                /** @description 1 to 64 characters: the same key and request is done once and answered alike for a day. */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PutNetworkAclEntry"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NetworkAcl"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    deleteNetworkAclEntry: {
+        parameters: {
+            query: {
+                /** @description `inbound` or `outbound`. */
+                direction: string;
+                /** @description Its number. */
+                rule_number: string;
+                /** @description See the other calls. */
+                wait?: string;
+                /** @description See the other calls. */
+                timeout?: string;
+            };
+            header?: never;
+            path: {
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NetworkAcl"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     listNetworkInterfaces: {
         parameters: {
             query?: {
@@ -3305,6 +4324,8 @@ export interface operations {
                 subnet_id?: string;
                 /** @description Those of this instance. */
                 instance_id?: string;
+                /** @description Those that are `available` or `in-use`. */
+                status?: string;
             };
             header?: never;
             path?: never;
@@ -3333,9 +4354,61 @@ export interface operations {
             };
         };
     };
+    createNetworkInterface: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Answer when the instance is `running`, `stopped` or `terminated`, or when the change is `applied` on every node;
+                 *     or when the time is up, whichever is first.
+                 */
+                wait?: string;
+                /** @description How long at most, seconds: 1 to 60, 30 unless given. */
+                timeout?: string;
+            };
+            header?: {
+                /** @description 1 to 64 characters: the same key and request is done once and answered alike for a day. */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateNetworkInterface"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NetworkInterface"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     getNetworkInterface: {
         parameters: {
-            query?: never;
+            query?: {
+                /**
+                 * @description Answer when the instance is `running`, `stopped` or `terminated`, or when the change is `applied` on every node;
+                 *     or when the time is up, whichever is first.
+                 */
+                wait?: string;
+                /** @description How long at most, seconds: 1 to 60, 30 unless given. */
+                timeout?: string;
+            };
             header?: never;
             path: {
                 /** @description Shown (`vpc-…`) or whole (a UUID). */
@@ -3349,6 +4422,268 @@ export interface operations {
             200: {
                 headers: {
                     ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NetworkInterface"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    updateNetworkInterface: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Answer when the instance is `running`, `stopped` or `terminated`, or when the change is `applied` on every node;
+                 *     or when the time is up, whichever is first.
+                 */
+                wait?: string;
+                /** @description How long at most, seconds: 1 to 60, 30 unless given. */
+                timeout?: string;
+            };
+            header?: {
+                /** @description The ETag of an answer: change only if nothing changed since. */
+                "If-Match"?: string;
+            };
+            path: {
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateNetworkInterface"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NetworkInterface"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    deleteNetworkInterface: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    attachNetworkInterface: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Answer when the instance is `running`, `stopped` or `terminated`, or when the change is `applied` on every node;
+                 *     or when the time is up, whichever is first.
+                 */
+                wait?: string;
+                /** @description How long at most, seconds: 1 to 60, 30 unless given. */
+                timeout?: string;
+            };
+            header?: {
+                /** @description 1 to 64 characters: the same key and request is done once and answered alike for a day. */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AttachNetworkInterface"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NetworkInterface"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    detachNetworkInterface: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Answer when the instance is `running`, `stopped` or `terminated`, or when the change is `applied` on every node;
+                 *     or when the time is up, whichever is first.
+                 */
+                wait?: string;
+                /** @description How long at most, seconds: 1 to 60, 30 unless given. */
+                timeout?: string;
+            };
+            header?: {
+                /** @description 1 to 64 characters: the same key and request is done once and answered alike for a day. */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NetworkInterface"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    assignPrivateIps: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Answer when the instance is `running`, `stopped` or `terminated`, or when the change is `applied` on every node;
+                 *     or when the time is up, whichever is first.
+                 */
+                wait?: string;
+                /** @description How long at most, seconds: 1 to 60, 30 unless given. */
+                timeout?: string;
+            };
+            header?: {
+                /** @description 1 to 64 characters: the same key and request is done once and answered alike for a day. */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AssignPrivateIps"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NetworkInterface"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    unassignPrivateIps: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Answer when the instance is `running`, `stopped` or `terminated`, or when the change is `applied` on every node;
+                 *     or when the time is up, whichever is first.
+                 */
+                wait?: string;
+                /** @description How long at most, seconds: 1 to 60, 30 unless given. */
+                timeout?: string;
+            };
+            header?: {
+                /** @description 1 to 64 characters: the same key and request is done once and answered alike for a day. */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UnassignPrivateIps"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
                     [name: string]: unknown;
                 };
                 content: {
@@ -3689,6 +5024,206 @@ export interface operations {
             };
         };
     };
+    listPrefixLists: {
+        parameters: {
+            query?: {
+                /** @description Resources per page: 1 to 1000, 100 unless given. */
+                limit?: string;
+                /** @description The `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description Those of exactly this name. */
+                name?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PrefixListPage"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    createPrefixList: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Answer when the instance is `running`, `stopped` or `terminated`, or when the change is `applied` on every node;
+                 *     or when the time is up, whichever is first.
+                 */
+                wait?: string;
+                /** @description How long at most, seconds: 1 to 60, 30 unless given. */
+                timeout?: string;
+            };
+            header?: {
+                /** @description 1 to 64 characters: the same key and request is done once and answered alike for a day. */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreatePrefixList"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PrefixList"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getPrefixList: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Answer when the instance is `running`, `stopped` or `terminated`, or when the change is `applied` on every node;
+                 *     or when the time is up, whichever is first.
+                 */
+                wait?: string;
+                /** @description How long at most, seconds: 1 to 60, 30 unless given. */
+                timeout?: string;
+            };
+            header?: never;
+            path: {
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PrefixList"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    updatePrefixList: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Answer when the instance is `running`, `stopped` or `terminated`, or when the change is `applied` on every node;
+                 *     or when the time is up, whichever is first.
+                 */
+                wait?: string;
+                /** @description How long at most, seconds: 1 to 60, 30 unless given. */
+                timeout?: string;
+            };
+            header?: {
+                /** @description The ETag of an answer: change only if nothing changed since. */
+                "If-Match"?: string;
+            };
+            path: {
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdatePrefixList"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PrefixList"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    deletePrefixList: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     listRouteTables: {
         parameters: {
             query?: {
@@ -3922,6 +5457,56 @@ export interface operations {
             };
         };
     };
+    replaceRouteTableAssociation: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Answer when the instance is `running`, `stopped` or `terminated`, or when the change is `applied` on every node;
+                 *     or when the time is up, whichever is first.
+                 */
+                wait?: string;
+                /** @description How long at most, seconds: 1 to 60, 30 unless given. */
+                timeout?: string;
+            };
+            header?: {
+                /** @description The ETag of an answer: change only if nothing changed since. */
+                "If-Match"?: string;
+            };
+            path: {
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                id: string;
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                association_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ReplaceRouteTableAssociation"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RouteTable"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     deleteRouteTableAssociation: {
         parameters: {
             query?: {
@@ -3947,6 +5532,54 @@ export interface operations {
             /** @description OK */
             200: {
                 headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RouteTable"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    replaceRoute: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Answer when the instance is `running`, `stopped` or `terminated`, or when the change is `applied` on every node;
+                 *     or when the time is up, whichever is first.
+                 */
+                wait?: string;
+                /** @description How long at most, seconds: 1 to 60, 30 unless given. */
+                timeout?: string;
+            };
+            header?: {
+                /** @description The ETag of an answer: change only if nothing changed since. */
+                "If-Match"?: string;
+            };
+            path: {
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ReplaceRoute"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    ETag?: string;
                     [name: string]: unknown;
                 };
                 content: {
@@ -4570,6 +6203,46 @@ export interface operations {
             };
         };
     };
+    createDefaultVpc: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Answer when the instance is `running`, `stopped` or `terminated`, or when the change is `applied` on every node;
+                 *     or when the time is up, whichever is first.
+                 */
+                wait?: string;
+                /** @description How long at most, seconds: 1 to 60, 30 unless given. */
+                timeout?: string;
+            };
+            header?: {
+                /** @description 1 to 64 characters: the same key and request is done once and answered alike for a day. */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Vpc"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     getVpc: {
         parameters: {
             query?: {
@@ -4669,6 +6342,95 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    associateVpcCidrBlock: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Answer when the instance is `running`, `stopped` or `terminated`, or when the change is `applied` on every node;
+                 *     or when the time is up, whichever is first.
+                 */
+                wait?: string;
+                /** @description How long at most, seconds: 1 to 60, 30 unless given. */
+                timeout?: string;
+            };
+            header?: {
+                /** @description 1 to 64 characters: the same key and request is done once and answered alike for a day. */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AssociateVpcCidrBlock"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Vpc"];
+                };
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    disassociateVpcCidrBlock: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Answer when the instance is `running`, `stopped` or `terminated`, or when the change is `applied` on every node;
+                 *     or when the time is up, whichever is first.
+                 */
+                wait?: string;
+                /** @description How long at most, seconds: 1 to 60, 30 unless given. */
+                timeout?: string;
+            };
+            header?: never;
+            path: {
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                id: string;
+                /** @description Shown (`vpc-…`) or whole (a UUID). */
+                association_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Vpc"];
+                };
             };
             /** @description Why not. */
             default: {

@@ -43,6 +43,11 @@ export type SecurityGroupRule = Omit<Schema['SecurityGroupRule'], 'direction'> &
   direction: 'inbound' | 'outbound';
 };
 export type SecurityGroup = Omit<Schema['SecurityGroup'], 'rules'> & { rules: SecurityGroupRule[] };
+export type NetworkAclEntry = Omit<Schema['NetworkAclEntry'], 'direction' | 'action'> & {
+  direction: 'inbound' | 'outbound';
+  action: 'allow' | 'deny';
+};
+export type NetworkAcl = Omit<Schema['NetworkAcl'], 'entries'> & { entries: NetworkAclEntry[] };
 
 /** What the server sends on `/api/v1/ws` (not part of OpenAPI). */
 export type ServerMessage =
@@ -53,5 +58,5 @@ export type ServerMessage =
 /** One change of one resource. Of instances the event brings the whole, or null when it is gone. */
 export type ResourceEvent = { type: 'event'; seq: number; id: string } & (
   | { resource: 'instance'; item: Instance | null }
-  | { resource: 'vpc' | 'subnet' | 'security_group'; item: unknown }
+  | { resource: 'vpc' | 'subnet' | 'security_group' | 'network_acl'; item: unknown }
 );

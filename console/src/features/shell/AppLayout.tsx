@@ -1,6 +1,7 @@
 import {
   ApartmentOutlined,
   DesktopOutlined,
+  FilterOutlined,
   MenuFoldOutlined,
   MenuOutlined,
   MenuUnfoldOutlined,
@@ -40,6 +41,11 @@ function useNavigationGroups(): { title: string; entries: NavEntry[] }[] {
           to: paths.securityGroups(),
           label: t('nav.securityGroups'),
           icon: <SafetyCertificateOutlined aria-hidden="true" />,
+        },
+        {
+          to: paths.networkAcls(),
+          label: t('nav.networkAcls'),
+          icon: <FilterOutlined aria-hidden="true" />,
         },
       ],
     },
