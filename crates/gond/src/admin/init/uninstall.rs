@@ -35,7 +35,8 @@ pub async fn run(config: &Config, args: &UninstallArgs) -> anyhow::Result<()> {
         .iter()
         .chain(&units::CONTROL)
         .chain(&units::WORKER)
-        .chain(&["gcp-uplink.service"])
+        // No agent starts it again any more.
+        .chain(&["gcp-fence.service", "gcp-uplink.service"])
         .copied()
         .collect();
     step("services", async {
