@@ -84,16 +84,20 @@ fn an_acl_judges_every_packet_for_itself() {
     assert_eq!(ping(&g17, "10.0.1.10", 4000, PATIENCE), Some(64));
     assert!(pings_in_vain(&g16, "10.0.2.10") && pings_in_vain(&lab.host(), "203.0.113.10"));
 
-    // In pieces: an entry with a port lets all of a packet through, the pieces of another port are not put together.
-    let some = ["10 in deny udp 0-6 0.0.0.0/0", "20 in allow udp 7 0.0.0.0/0"];
-    lab.apply(&guarded(&["10 out allow udp 7-8 10.0.2.0/24"], &some), Mirror::Off);
+    // In pieces: all of them where no port matters. One port denied, and no piece passes: the first one of a packet to
+    // that port is dropped, and must not be taken along by those after it.
+    let whole = ["10 in allow udp 10.0.1.0/24"];
+    lab.apply(&guarded(&ALL, &whole), Mirror::Off);
     let (from, seven, eight) = (udp(&g16, "0.0.0.0:5000"), udp(&g18, "0.0.0.0:7"), udp(&g18, "0.0.0.0:8"));
     let (large, mut buffer) = ([7; 5000], [0; 65536]);
     from.send_to(&large, "10.0.2.10:7").unwrap();
     assert_eq!(seven.recv(&mut buffer).unwrap(), large.len());
-    eight.set_read_timeout(Some(SILENCE)).unwrap();
-    from.send_to(&large, "10.0.2.10:8").unwrap();
-    assert!(eight.recv(&mut buffer).is_err());
+    for denied in ["5 in deny udp 8 0.0.0.0/0", "5 in deny udp 0-8 10.0.1.10/32"] {
+        lab.apply(&guarded(&ALL, &[denied, whole[0]]), Mirror::Off);
+        eight.set_read_timeout(Some(SILENCE)).unwrap();
+        from.send_to(&large, "10.0.2.10:8").unwrap();
+        assert!(eight.recv(&mut buffer).is_err(), "{denied}");
+    }
 }
 
 #[test]

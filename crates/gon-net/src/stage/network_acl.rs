@@ -14,11 +14,13 @@
 //! out before the gateway's translation, of what comes in after it. What the node answers itself (DHCP, DNS, metadata, ARP,
 //! the router's echo) has branched off in `local` before.
 //!
-//! Fragments: only the first one has ports and ICMP types. A later one is judged by protocol and address: it passes by an
-//! entry that allows, whatever the ports, and is not held up by an entry that denies some ports. So all fragments of a packet pass
-//! whose first one does, as on EC2, where nobody writes rules for fragments; and of a packet whose first one is dropped
-//! nothing can be made by a receiver. (Under the kernel's datapath conntrack has put packets together that come from guests of
-//! this node; under the userspace one, and out of tunnels, fragments come here.)
+//! Fragments: only the first one has ports and ICMP types. A later one is judged by protocol and address, and passes only if
+//! a first one would, whatever its ports: an entry that denies some ports holds it up, one that allows some does not let it
+//! through. It must not be let through more easily, though without its first fragment no receiver can make anything of it: under
+//! the userspace datapath the sender's zone has committed the first one already when a list drops it, and Open vSwitch still
+//! holds it there; the fragments after it would complete the packet and take the first one with them past the list. (Under
+//! the kernel's datapath conntrack has put packets together that come from guests of this node; out of tunnels fragments
+//! come here with it, too.)
 
 use gon_proto::{AclAction, AclEntrySpec, Direction};
 use gon_types::{MacAddr, PortRange};
@@ -117,7 +119,7 @@ fn traffic(entry: &AclEntrySpec, base: &Match) -> Vec<Match> {
         }
         _ => return vec![all],
     };
-    if entry.action == AclAction::Allow {
+    if entry.action == AclAction::Deny {
         some.push(all.clone().with(Field::IpFrag, LATER_FRAGMENT));
     }
     some
