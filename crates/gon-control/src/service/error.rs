@@ -594,6 +594,7 @@ mod tests {
         let schema = concat!(
             include_str!("../../../gon-store/migrations/0001_create_schema.sql"),
             include_str!("../../../gon-store/migrations/0002_cluster.sql"),
+            include_str!("../../../gon-store/migrations/0005_auto_recover.sql"),
             include_str!("../../../gon-store/migrations/0006_network_acls.sql"),
             include_str!("../../../gon-store/migrations/0007_network_objects.sql"),
             include_str!("../../../gon-store/migrations/0008_prefix_lists.sql"),
