@@ -6,7 +6,7 @@
 //! later-numbered one; and that nothing is lost while the bus is away.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use gon_bus::Bus;
@@ -16,9 +16,7 @@ use gon_store::{Store, StoreError};
 use gon_types::crash;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
-use crate::documents::lock;
 use crate::status::Metrics;
 
 /// How many rows are published at once.
@@ -30,13 +28,7 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// Says to the relay of this process: something was committed. Cheap; any number of nudges is one look.
 #[derive(Debug, Clone, Default)]
-pub struct Nudge(Arc<Committed>);
-
-#[derive(Debug, Default)]
-struct Committed {
-    bell: Notify,
-    fresh: Mutex<HashSet<Doorbell>>,
-}
+pub struct Nudge(Arc<Notify>);
 
 impl Nudge {
     /// A handle; give clones to whoever commits doorbells, and one to [`run`].
@@ -46,16 +38,11 @@ impl Nudge {
     }
     /// Something was committed.
     pub fn nudge(&self) {
-        self.0.bell.notify_one();
-    }
-    /// These were committed with their rows in the outbox: they are published while the rows are being claimed.
-    pub fn ring(&self, doorbells: impl IntoIterator<Item = Doorbell>) {
-        lock(&self.0.fresh).extend(doorbells);
-        self.nudge();
+        self.0.notify_one();
     }
     /// Waits for a nudge; one that came since the last wait counts. For tests and other relays.
     pub async fn nudged(&self) {
-        self.0.bell.notified().await;
+        self.0.notified().await;
     }
 }
 
@@ -72,9 +59,9 @@ pub enum RelayError {
 
 /// Publishes what is in the outbox now. Returns how many rows that were.
 pub async fn round(store: &Store, bus: &dyn Bus) -> Result<usize, RelayError> {
-    let (mut all, nudge) = (0, Nudge::new());
+    let mut all = 0;
     loop {
-        let published = batch(store, bus, &nudge, BATCH).await?;
+        let published = batch(store, bus, BATCH).await?;
         all += published;
         if (published as i64) < BATCH {
             return Ok(all);
@@ -82,29 +69,22 @@ pub async fn round(store: &Store, bus: &dyn Bus) -> Result<usize, RelayError> {
     }
 }
 
-/// A doorbell as the outbox has it; the schema knows no subject that we do not know.
-#[must_use]
-pub fn doorbell(subject: &str, id: Uuid) -> Option<Doorbell> {
-    let subject = Subject::ALL.into_iter().find(|known| known.as_str() == subject)?;
-    Some(Doorbell { subject, id })
-}
-
 /// Publishes up to `limit` rows. Returns how many there were.
-async fn batch(store: &Store, bus: &dyn Bus, nudge: &Nudge, limit: i64) -> Result<usize, RelayError> {
-    let fresh: Vec<_> = std::mem::take(&mut *lock(&nudge.0.fresh)).into_iter().collect();
-    // Whoever waits for what was just committed need not wait for two round trips to PostgreSQL as well. If anything
-    // fails from here on the rows are still there: it is published once more.
-    let (published, claimed) = tokio::join!(bus.publish(&fresh), gon_store::relay::claim(store, limit));
-    let (tx, rows) = claimed?;
-    published?;
+async fn batch(store: &Store, bus: &dyn Bus, limit: i64) -> Result<usize, RelayError> {
+    let (tx, rows) = gon_store::relay::claim(store, limit).await?;
     let claimed = rows.len();
     if claimed == 0 {
         return Ok(0);
     }
-    // Each once.
-    let doorbells: HashSet<Doorbell> =
-        rows.iter().filter_map(|row| doorbell(&row.subject, row.subject_id)).collect();
-    let mut doorbells: Vec<_> = doorbells.into_iter().filter(|doorbell| !fresh.contains(doorbell)).collect();
+    // Each once; the schema knows no subject that we do not know.
+    let doorbells: HashSet<Doorbell> = rows
+        .into_iter()
+        .filter_map(|row| {
+            let subject = Subject::ALL.into_iter().find(|subject| subject.as_str() == row.subject)?;
+            Some(Doorbell { subject, id: row.subject_id })
+        })
+        .collect();
+    let mut doorbells: Vec<_> = doorbells.into_iter().collect();
     // Those who have work to do hear before those who only look on.
     doorbells.sort_by_key(|doorbell| doorbell.subject == Subject::Event);
     // Published before the rows are gone: if the commit fails they are published again, which is harmless.
@@ -132,7 +112,7 @@ pub async fn run(
         metrics.relay_rounds.inc();
         // One row shows whether the bus is back: claiming all that waits, in vain and every second, costs PostgreSQL.
         let limit = if failing.is_some() { 1 } else { BATCH };
-        let mut batch = std::pin::pin!(batch(&store, &*bus, &nudge, limit));
+        let mut batch = std::pin::pin!(batch(&store, &*bus, limit));
         let published = tokio::select! {
             biased;
             published = &mut batch => published,

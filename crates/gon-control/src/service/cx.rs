@@ -16,7 +16,6 @@ use uuid::Uuid;
 
 use super::error::{Refusal, Result};
 use crate::api::AppState;
-use crate::relay;
 
 /// An idempotency key with the request it came with.
 #[derive(Debug, Clone)]
@@ -132,7 +131,7 @@ impl Cx {
         crash::point("C08:before");
         gon_store::journal::write(&mut tx, &self.author, &entry, answered.as_ref()).await?;
         crash::point("C08:after");
-        self.commit_written(tx, &entry.doorbells).await?;
+        self.commit_written(tx).await?;
         for operation in &entry.operations {
             tracing::info!(
                 request_id = self.author.request_id,
@@ -146,13 +145,12 @@ impl Cx {
         Ok(())
     }
 
-    /// Commits what has its books written already; then the doorbells leave.
-    pub async fn commit_written(&self, tx: Tx, doorbells: &[(&'static str, Uuid)]) -> Result<()> {
+    /// Commits what has its books written already.
+    pub async fn commit_written(&self, tx: Tx) -> Result<()> {
         crash::point("C09:before");
         gon_store::commit(tx).await?;
         crash::point("C09:after");
-        let doorbells = doorbells.iter().filter_map(|(subject, id)| relay::doorbell(subject, *id));
-        self.app.nudge.ring(doorbells);
+        self.app.nudge.nudge();
         Ok(())
     }
 

@@ -105,7 +105,7 @@ pub async fn create(cx: Cx, (): (), wait: Wait, Json(body): Json<CreateVpc>) -> 
     if let Some(answered) = cx.answered(&vpc)? {
         gon_store::idempotency::keep(&mut tx, cx.account(), &answered).await?;
     }
-    cx.commit_written(tx, &[]).await?;
+    cx.commit_written(tx).await?;
     Ok(vpc)
 }
 
