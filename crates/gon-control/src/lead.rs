@@ -165,7 +165,8 @@ impl Seat {
             tokio::time::sleep(LOOK).await;
             if let Ok(fence) = self.fence() {
                 // While PostgreSQL is away nobody can take over either.
-                let _ = self.heed(fence.check(store).await);
+                let checked = async { fence.check(&mut *store.conn().await?).await };
+                let _ = self.heed(checked.await);
             }
         }
     }

@@ -85,8 +85,12 @@ async fn batch(store: &Store, bus: &dyn Bus, limit: i64) -> Result<usize, RelayE
         })
         .collect();
     let mut doorbells: Vec<_> = doorbells.into_iter().collect();
-    // Those who have work to do hear before those who only look on.
-    doorbells.sort_by_key(|doorbell| doorbell.subject == Subject::Event);
+    // Those for whose work somebody waits longest hear first, those who only look on last.
+    doorbells.sort_by_key(|doorbell| match doorbell.subject {
+        Subject::Instance => 0,
+        Subject::Vpc | Subject::Node => 1,
+        Subject::Event => 2,
+    });
     // Published before the rows are gone: if the commit fails they are published again, which is harmless.
     crash::point("C11:before");
     bus.publish(&doorbells).await?;

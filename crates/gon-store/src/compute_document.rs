@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use crate::v4::Mac;
-use crate::{Result, Store};
+use crate::{Conn, Result, Store};
 
 /// An instance placed on the node that still has something there (finalizer `compute`).
 #[derive(Debug, Clone, PartialEq)]
@@ -65,7 +65,7 @@ struct Raw {
 }
 
 /// Reads the instances of `node`, by id.
-pub async fn read(store: &Store, node: Uuid) -> Result<Vec<InstanceRow>> {
+pub async fn read(conn: &mut Conn, node: Uuid) -> Result<Vec<InstanceRow>> {
     let rows: Vec<Raw> = sqlx::query_as(
         "select i.id, i.generation, i.placement_epoch,
            case when i.leaving_node then 'terminated' else i.power::text end as power,
@@ -88,7 +88,7 @@ pub async fn read(store: &Store, node: Uuid) -> Result<Vec<InstanceRow>> {
          order by id",
     )
     .bind(node)
-    .fetch_all(store.pool())
+    .fetch_all(conn)
     .await?;
     Ok(rows
         .into_iter()

@@ -60,10 +60,10 @@ impl Fence {
     }
 
     /// Whether it still leads, at this moment: for what has no transaction of its own.
-    pub async fn check(&self, store: &Store) -> Result<()> {
+    pub async fn check(&self, conn: &mut Conn) -> Result<()> {
         let epoch: Option<i64> = sqlx::query_scalar("select epoch from leader_epochs where role = $1")
             .bind(self.role)
-            .fetch_optional(store.pool())
+            .fetch_optional(conn)
             .await?;
         self.compare(epoch)
     }

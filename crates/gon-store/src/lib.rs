@@ -168,7 +168,7 @@ impl Store {
             .test_before_acquire(false)
             .before_acquire(|conn, meta| {
                 Box::pin(async move {
-                    if meta.idle_for > Duration::from_secs(1) {
+                    if meta.idle_for > Duration::from_secs(1) && !pool::untested() {
                         sqlx::Connection::ping(conn).await?;
                     }
                     Ok(true)

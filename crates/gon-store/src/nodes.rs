@@ -435,7 +435,7 @@ pub async fn grant(
     if granted.is_some() {
         return Ok(granted);
     }
-    fence.check(store).await?;
+    fence.check(&mut *store.conn().await?).await?;
     Ok(sqlx::query_as(
         "select epoch, grant_seq, false as granted from nodes where id = $1 and removed_at is null",
     )

@@ -27,6 +27,22 @@ const PLENTY: Duration = Duration::from_millis(650);
 tokio::task_local! {
     /// When the waiting began that a request's patience counts from.
     static BEGAN: Cell<Instant>;
+    /// Set while a connection is taken whose first statement is its test.
+    static UNTESTED: ();
+}
+
+/// Whether whoever takes a connection now finds out by itself that it has died.
+pub(crate) fn untested() -> bool {
+    UNTESTED.try_with(|()| ()).is_ok()
+}
+
+/// Whether a connection has ended, by itself or by the server's word, before it took its first statement.
+fn has_died(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) => true,
+        sqlx::Error::Database(error) => matches!(error.code().as_deref(), Some("57P01" | "57P02" | "57P05")),
+        _ => false,
+    }
 }
 
 /// Runs a request: its patience counts from now on. Outside of this every wait has all of it.
@@ -177,9 +193,15 @@ impl Store {
 
     pub(crate) async fn begin_with(&self, statement: &'static str) -> Result<Tx> {
         let place = self.place().await?;
-        let conn = self.acquire().await?;
-        let inner = sqlx::Transaction::begin(conn, Some(begin(statement))).await?;
-        Ok(Tx { inner, place })
+        let mut rested = self.pool.options().get_max_connections();
+        loop {
+            // Beginning is a round trip that changes nothing: a connection that died while it rested shows it there.
+            let conn = UNTESTED.scope((), self.acquire()).await?;
+            match sqlx::Transaction::begin(conn, Some(begin(statement))).await {
+                Err(error) if rested > 0 && has_died(&error) => rested -= 1,
+                begun => return Ok(Tx { inner: begun?, place }),
+            }
+        }
     }
 
     /// A connection outside of a transaction.

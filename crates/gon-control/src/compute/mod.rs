@@ -235,9 +235,13 @@ impl InstanceManager {
         rung: Option<&BTreeSet<(Subject, Uuid)>>,
         alive: &BTreeSet<String>,
     ) -> Result<(), StoreError> {
-        // What users wait for first: nothing is asked before instances have their nodes, and documents go out before
-        // slower work.
-        let mut nodes = self.place(alive).await?;
+        // What users wait for first: nothing is asked before instances have their nodes and these are told, and documents
+        // go out before slower work.
+        let placed = self.place(alive).await?;
+        for node in &placed {
+            self.refresh(NodeId::from_uuid(*node)).await?;
+        }
+        let mut nodes = BTreeSet::new();
         match rung {
             None => {
                 let all = gon_store::nodes::list(&self.store).await?;
@@ -254,8 +258,9 @@ impl InstanceManager {
                 }
             }
         }
-        for node in nodes {
-            self.refresh(NodeId::from_uuid(node)).await?;
+        // Those that were told just now were told of all that was rung for: it was committed before.
+        for node in nodes.difference(&placed) {
+            self.refresh(NodeId::from_uuid(*node)).await?;
         }
         self.finish().await?;
         if rung.is_none() {
@@ -268,10 +273,12 @@ impl InstanceManager {
     pub async fn refresh(&self, node: NodeId) -> Result<DocumentVersion, StoreError> {
         let fence = self.seat.fence()?;
         let _turn = self.documents.turn().await;
-        let rows = gon_store::compute_document::read(&self.store, node.uuid()).await?;
+        let mut conn = self.store.conn().await?;
+        let rows = gon_store::compute_document::read(&mut conn, node.uuid()).await?;
         // Whoever leads after it has read led when it read. One that was deposed might have read later than its successor,
         // and its newer rows in an older document would be undone by the successor's older rows in a newer one.
-        fence.check(&self.store).await?;
+        fence.check(&mut conn).await?;
+        drop(conn);
         let mass_change_ok = mass_change_ok(&rows, self.missing(node, &rows).await?);
         let mut document = resolve::document(node, rows, &self.settings)?;
         let news = self.remember_origins(node, &mut document);

@@ -230,7 +230,7 @@ impl NetworkController {
         let _turn = self.documents.turn().await;
         let rows = gon_store::network_document::read(&self.store, node.uuid()).await?;
         // As the instance manager: rows of a leader only.
-        fence.check(&self.store).await?;
+        fence.check(&mut *self.store.conn().await?).await?;
         let leaving = rows.leaving.clone();
         let document = resolve::document(node, rows, &self.settings)?;
         let ports: BTreeSet<Uuid> = document.ports.iter().map(|p| p.id.uuid()).collect();

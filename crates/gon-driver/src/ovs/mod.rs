@@ -248,22 +248,11 @@ impl Ovs {
     /// Proves the kernel's datapath by making one and removing it again.
     async fn kernel_datapath_works(&self) -> bool {
         const PROBE: &str = "system@gon-probe";
-        let until = tokio::time::Instant::now() + CONTROL;
-        let made = loop {
-            match self.control.call("dpctl/add-dp", json!([PROBE]), CONTROL).await {
-                // A switch that has just started has these commands only once it has seen its database.
-                Err(RpcError::Refused { error, .. })
-                    if error.contains("not a valid command") && tokio::time::Instant::now() < until =>
-                {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-                other => break other,
-            }
-        };
+        let made = self.order("dpctl/add-dp", json!([PROBE])).await;
         if let Err(error) = &made {
             tracing::info!(%error, "no kernel datapath; using the userspace one");
         }
-        made.is_ok() && self.control.call("dpctl/del-dp", json!([PROBE]), CONTROL).await.is_ok()
+        made.is_ok() && self.order("dpctl/del-dp", json!([PROBE])).await.is_ok()
     }
 
     /// The database.
@@ -371,7 +360,7 @@ impl Ovs {
             };
             if let Err(error) = round {
                 tracing::warn!(%error, "the switch's cache cannot be waited for; emptying it");
-                let purged = self.control.call("revalidator/purge", json!([]), CONTROL).await;
+                let purged = self.order("revalidator/purge", json!([])).await;
                 return purged.map(drop).map_err(|error| OvsError::from(error).into());
             }
         }
@@ -383,7 +372,7 @@ impl Ovs {
         // Without the datapath's name, for 3.1 cannot take it here for the userspace datapath; with it where there are
         // several datapaths (never so with a private switch).
         let zone = format!("zone={zone}");
-        let flush = |args| self.control.call("dpctl/flush-conntrack", args, CONTROL);
+        let flush = |args| self.order("dpctl/flush-conntrack", args);
         match flush(json!([zone])).await {
             Err(RpcError::Refused { error, .. }) if error.contains("multiple datapaths") => {
                 flush(json!([self.datapath.full_name(), zone])).await?;
@@ -399,7 +388,7 @@ impl Ovs {
     /// else's. A switch that was restarted has forgotten it.
     pub async fn limit_zones(&self, connections: u32) -> Result<(), OvsError> {
         let args = json!([self.datapath.full_name(), format!("default={connections}")]);
-        self.control.call("dpctl/ct-set-limits", args, CONTROL).await?;
+        self.order("dpctl/ct-set-limits", args).await?;
         Ok(())
     }
 
@@ -411,9 +400,25 @@ impl Ovs {
         Ok(text.lines().filter(|line| !line.is_empty()).count())
     }
 
+    /// Sends the switch a control command. One that has just started has most of them only once it has seen its
+    /// database: they are "not valid" until then, and asked for again.
+    async fn order(&self, command: &str, args: serde_json::Value) -> Result<serde_json::Value, RpcError> {
+        let until = tokio::time::Instant::now() + CONTROL;
+        loop {
+            match self.control.call(command, args.clone(), CONTROL).await {
+                Err(RpcError::Refused { error, .. })
+                    if error.contains("not a valid command") && tokio::time::Instant::now() < until =>
+                {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
     /// A control command, for diagnosis and tests.
     pub async fn control(&self, command: &str, args: &[&str]) -> Result<String, OvsError> {
-        let answer = self.control.call(command, json!(args), CONTROL).await?;
+        let answer = self.order(command, json!(args)).await?;
         Ok(answer.as_str().unwrap_or_default().to_owned())
     }
 

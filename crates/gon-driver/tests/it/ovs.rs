@@ -124,31 +124,33 @@ fn a_long_directory_gets_short_sockets() {
 
 /// The machine's own switch, as its package starts it: with files in `/run/openvswitch`.
 async fn start_machine(dir: &Path) -> Vec<Pid> {
-    let start = |program: &str, args: &[&str]| {
-        let log = dir.join(format!("{program}.log"));
-        let cmd = Cmd::new(program).args(args).env("OVS_RUNDIR", "/var/run/openvswitch");
-        spawn_detached(cmd, &log).unwrap()
-    };
     let database = dir.join("conf.db");
-    if !database.exists() {
-        let schema = "/usr/share/openvswitch/vswitch.ovsschema";
-        run(Cmd::new("ovsdb-tool").arg("create").arg(&database).arg(schema)).await.unwrap();
-    }
-    let mut started = vec![];
-    if !dir.join("db.sock").exists() {
-        let file = database.to_str().unwrap();
-        started.push(start("ovsdb-server", &[file, "--remote=punix:/var/run/openvswitch/db.sock"]));
-    }
-    let remote = "unix:/var/run/openvswitch/db.sock";
-    let switch = start("ovs-vswitchd", &[remote]);
+    let schema = "/usr/share/openvswitch/vswitch.ovsschema";
+    run(Cmd::new("ovsdb-tool").arg("create").arg(&database).arg(schema)).await.unwrap();
+    let file = database.to_str().unwrap();
+    let server = start(dir, "ovsdb-server", &[file, "--remote=punix:/var/run/openvswitch/db.sock"]);
+    until_there(server, &dir.join("db.sock")).await;
+    vec![server, start_switch(dir).await]
+}
+
+/// Its switch alone, as far as it comes: without its database it has few of its commands.
+async fn start_switch(dir: &Path) -> Pid {
+    let switch = start(dir, "ovs-vswitchd", &["unix:/var/run/openvswitch/db.sock"]);
     std::fs::write(dir.join("ovs-vswitchd.pid"), format!("{}\n", switch.pid)).unwrap();
-    started.push(switch);
-    let control = dir.join(format!("ovs-vswitchd.{}.ctl", switch.pid));
-    while !control.exists() || !dir.join("db.sock").exists() {
-        assert!(switch.is_alive());
+    until_there(switch, &dir.join(format!("ovs-vswitchd.{}.ctl", switch.pid))).await;
+    switch
+}
+
+fn start(dir: &Path, program: &str, args: &[&str]) -> Pid {
+    let cmd = Cmd::new(program).args(args).env("OVS_RUNDIR", "/var/run/openvswitch");
+    spawn_detached(cmd, &dir.join(format!("{program}.log"))).unwrap()
+}
+
+async fn until_there(process: Pid, socket: &Path) {
+    while !socket.exists() {
+        assert!(process.is_alive());
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    started
 }
 
 #[test]
@@ -173,11 +175,19 @@ fn the_machines_own_switch_is_used_and_left_running() {
         // Others live here: the next start of their switch must not wait for us.
         assert_eq!(ovs.database().setting("flow-restore-wait").await.unwrap(), None);
 
-        // Its keeper restarts it: found again, by its new control socket.
+        // Its keeper restarts it: found again, by its new control socket, and waited for while it has not seen its
+        // database.
         assert!(end.0.last().unwrap().kill().await.unwrap());
-        end.0.extend(start_machine(dir.path()).await);
+        let (socket, away) = (dir.path().join("db.sock"), dir.path().join("db.away"));
+        std::fs::rename(&socket, &away).unwrap();
+        end.0.push(start_switch(dir.path()).await);
         ovs.heal().await.unwrap();
+        let back = tokio::spawn(async move {
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            std::fs::rename(away, socket).unwrap();
+        });
         ovs.flush_zone(16).await.unwrap();
+        back.await.unwrap();
 
         ovs.tear_down(BRIDGE).await.unwrap();
         assert!(end.0.last().unwrap().is_alive());

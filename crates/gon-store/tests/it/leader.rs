@@ -19,13 +19,13 @@ async fn only_the_highest_epoch_writes() {
     assert!(matches!(fence(0).begin(store).await, Err(StoreError::Deposed { by: 0, .. })));
     let first = take_over(store, ROLE, "a").await.unwrap();
     gon_store::rollback(fence(first).begin(store).await.unwrap()).await.unwrap();
-    fence(first).check(store).await.unwrap();
+    fence(first).check(&mut store.conn().await.unwrap()).await.unwrap();
     let second = take_over(store, ROLE, "b").await.unwrap();
     assert_eq!(second, first + 1);
     for refused in [
         fence(first).begin(store).await.err(),
         fence(first).begin_relaxed(store).await.err(),
-        fence(first).check(store).await.err(),
+        fence(first).check(&mut store.conn().await.unwrap()).await.err(),
         fence(second + 1).begin(store).await.err(),
     ] {
         assert!(
@@ -36,7 +36,7 @@ async fn only_the_highest_epoch_writes() {
     gon_store::commit(fence(second).begin(store).await.unwrap()).await.unwrap();
     // Another role has its own.
     assert_eq!(take_over(store, "other", "a").await.unwrap(), 1);
-    fence(second).check(store).await.unwrap();
+    fence(second).check(&mut store.conn().await.unwrap()).await.unwrap();
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod events;
 mod leader;
 mod network_acls;
 mod network_objects;
+mod pool;
 mod restoration;
 mod sessions;
 
