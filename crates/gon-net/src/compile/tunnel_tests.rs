@@ -103,6 +103,21 @@ fn a_vpc_spans_nodes() {
 }
 
 #[test]
+fn further_addresses_are_reached_from_other_nodes() {
+    let topology = two_vpcs().also(17, "10.0.1.20").also(18, "10.0.2.20");
+    let mut site = Site::new(&topology, SPLIT);
+    let port = |no| topology.doc.ports.iter().find(|p| p.port_no == no).unwrap();
+    // As a neighbour, and through the router.
+    site.talks(16, &packet(port(16), mac(17), ip("10.0.1.20"), IP_TCP, 80), 17);
+    site.talks(16, &packet(port(16), MacAddr::ROUTER, ip("10.0.2.20"), IP_TCP, 5432), 18);
+    // From there, too: it is a member of its groups by each of them.
+    let from_second = Packet::ip((mac(17), ip("10.0.1.20")), (mac(16), ip("10.0.1.10")), IP_TCP);
+    site.talks(17, &from_second.with(Field::TcpDst, 80), 16);
+    // At the right MAC but another address: nobody.
+    assert_eq!(site.from(16, &packet(port(16), MacAddr::ROUTER, ip("10.0.2.21"), IP_TCP, 5432)), None);
+}
+
+#[test]
 fn an_appliance_on_another_node_gets_what_routes_send_it() {
     let appliance = |check| {
         Topology::new()

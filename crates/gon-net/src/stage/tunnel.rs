@@ -55,15 +55,20 @@ pub(super) fn flows(plan: &Plan<'_>, sink: &mut Sink) {
     for port in &plan.ports {
         // The sender's node has routed it and says by the MAC to whom: it need not have the destination address, if a route
         // names an interface. (The next hop is not set, so no other flow is about it.)
-        let mut matches = Match::ip()
+        let routed = Match::ip()
             .in_port(TUNNEL_PORT)
             .with(VPC, port.vpc.key.into())
             .slice(ROUTED, 1)
             .mac(Field::EthDst, port.spec.mac);
-        if port.spec.source_dest_check {
-            matches = matches.addr(Field::IpDst, port.spec.private_ip);
+        let all = if port.spec.source_dest_check {
+            port.spec.addresses().map(|address| routed.clone().addr(Field::IpDst, address)).collect()
+        } else {
+            vec![routed]
+        };
+        for matches in all {
+            let arrive = super::locate::arrive(port, Stage::Enter, true);
+            sink.of(Stage::Locate, port.spec.id, 110, matches, arrive);
         }
-        sink.of(Stage::Locate, port.spec.id, 110, matches, super::locate::arrive(port, Stage::Enter, true));
     }
 }
 
