@@ -14,8 +14,10 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -27,8 +29,10 @@ use crate::{CertificateFacts, Tls};
 /// How much peers may take up.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// A handshake must be done within this time.
+    /// A handshake must be done within this time of its turn; and its first byte must come within this time.
     pub handshake: Duration,
+    /// Handshakes at work at once, and of one address half as many; the others wait for their turn.
+    pub handshakes: usize,
     /// The head of a request must be there within this time; a connection that rests longer is closed.
     pub header: Duration,
     /// Connections of one address.
@@ -43,6 +47,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             handshake: Duration::from_secs(5),
+            // Enough to keep every processor at work while most peers think about their part.
+            handshakes: 8 * std::thread::available_parallelism().map_or(1, usize::from),
             // More than the pause between two reports: an agent's connection is kept.
             header: Duration::from_secs(30),
             connections_per_address: 100,
@@ -61,32 +67,89 @@ pub struct Peer {
     pub certificate: Option<Arc<CertificateFacts>>,
 }
 
-#[derive(Default)]
-struct Counts(Mutex<HashMap<IpAddr, usize>>);
+/// What the peers take up.
+struct Counts {
+    limits: Limits,
+    /// Handshakes at work.
+    turns: Arc<Semaphore>,
+    addresses: Mutex<HashMap<IpAddr, Share>>,
+}
 
-struct Place(Arc<Counts>, IpAddr);
+/// What one address takes up.
+struct Share {
+    connections: usize,
+    turns: Arc<Semaphore>,
+}
+
+/// A connection's.
+struct Place {
+    counts: Arc<Counts>,
+    address: IpAddr,
+    /// Its address's.
+    turns: Arc<Semaphore>,
+}
 
 impl Counts {
-    fn take(self: &Arc<Self>, address: IpAddr, limit: usize) -> Option<Place> {
+    fn new(limits: Limits) -> Self {
+        let turns = Arc::new(Semaphore::new(limits.handshakes.max(1)));
+        Self { limits, turns, addresses: Mutex::default() }
+    }
+
+    fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         // A poisoned lock only means that another task panicked between two whole writes.
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_default();
-        if *count >= limit {
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let share = addresses.entry(address).or_insert_with(|| Share {
+            connections: 0,
+            turns: Arc::new(Semaphore::new((self.limits.handshakes / 2).max(1))),
+        });
+        if share.connections >= self.limits.connections_per_address {
             return None;
         }
-        *count += 1;
-        Some(Place(Arc::clone(self), address))
+        share.connections += 1;
+        Some(Place { counts: Arc::clone(self), address, turns: Arc::clone(&share.turns) })
     }
 }
+
+impl Place {
+    /// Waits for the turn of a handshake; whoever came first, comes first.
+    async fn turn(&self) -> Option<Turn> {
+        // Its address's first: those of one that waits for itself take nobody else's.
+        let of_address = Arc::clone(&self.turns).acquire_owned().await.ok()?;
+        let of_all = Arc::clone(&self.counts.turns).acquire_owned().await.ok()?;
+        Some(Turn { _of_address: of_address, _of_all: of_all })
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.1);
+        let mut addresses = self.counts.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = addresses.get_mut(&self.address) {
+            share.connections -= 1;
+            if share.connections == 0 {
+                addresses.remove(&self.address);
             }
         }
+    }
+}
+
+/// The turn of a handshake.
+///
+/// Were those of a crowd all at work at once, each would get so little of the processors that all were late together; one
+/// after the other, every one gets done. A turn's time begins with it, so nobody is late for having waited.
+struct Turn {
+    _of_address: OwnedSemaphorePermit,
+    _of_all: OwnedSemaphorePermit,
+}
+
+impl Turn {
+    /// Lasts until `work` is done, or for `patience`: what takes longer waits for its peer, and the next need not.
+    async fn of<T>(self, work: impl Future<Output = T>, patience: Duration) -> T {
+        tokio::pin!(work);
+        if let Ok(done) = timeout(patience, work.as_mut()).await {
+            return done;
+        }
+        drop(self);
+        work.await
     }
 }
 
@@ -110,7 +173,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let tasks = TaskTracker::new();
-    let counts = Arc::new(Counts::default());
+    let counts = Arc::new(Counts::new(limits));
     // HTTP/1.1 only: who asks whether it is to be HTTP/2 waits for a first byte without a deadline.
     let mut builder = Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(limits.header);
@@ -132,18 +195,21 @@ where
         if tasks.len() >= limits.connections {
             continue;
         }
-        let Some(place) = counts.take(address.ip(), limits.connections_per_address) else { continue };
+        let Some(place) = counts.take(address.ip()) else { continue };
         // An answer is one write; waiting for more only delays it.
         let _ = stream.set_nodelay(true);
         let (tls, service) = (tls.clone(), service.clone());
         let (builder, stop) = (builder.clone(), stop.clone());
         tasks.spawn(async move {
-            let _place = place;
             let Some(tls) = tls else {
                 let peer = Peer { address, certificate: None };
                 return connection(stream, peer, service, &builder, &stop, std::future::pending()).await;
             };
-            if let Some((stream, client)) = handshake(stream, &tls, limits.handshake, &stop).await {
+            let shaken = tokio::select! {
+                shaken = handshake(stream, &tls, &place) => shaken,
+                () = stop.cancelled() => None,
+            };
+            if let Some((stream, client)) = shaken {
                 let peer =
                     Peer { address, certificate: client.as_ref().map(|client| Arc::clone(&client.facts)) };
                 let end = no_longer_believed(client, &tls);
@@ -154,9 +220,12 @@ where
     // Who comes now is refused at once and asks another.
     drop(listener);
     tasks.close();
-    let _ = tokio::time::timeout(limits.grace, tasks.wait()).await;
+    let _ = timeout(limits.grace, tasks.wait()).await;
     Ok(())
 }
+
+/// The part of a handshake's time for which it keeps its turn.
+const PATIENCE: u32 = 10;
 
 /// A client that showed a certificate.
 struct Client {
@@ -167,13 +236,21 @@ struct Client {
 async fn handshake(
     stream: TcpStream,
     tls: &Tls,
-    deadline: Duration,
-    stop: &CancellationToken,
+    place: &Place,
 ) -> Option<(TlsStream<TcpStream>, Option<Client>)> {
-    let accepted = tokio::select! {
-        accepted = tokio::time::timeout(deadline, TlsAcceptor::from(tls.current().server()).accept(stream)) => accepted,
-        () = stop.cancelled() => return None,
+    let limits = &place.counts.limits;
+    // Who says nothing takes no turn.
+    let Ok(Ok(1..)) = timeout(limits.handshake, stream.peek(&mut [0])).await else { return None };
+    let Ok(Some(turn)) = timeout(limits.header, place.turn()).await else {
+        tracing::debug!("a handshake waited too long for its turn");
+        return None;
     };
+    // Those who have given up cost nothing any more.
+    if stream.ready(Interest::READABLE).await.ok()?.is_read_closed() {
+        return None;
+    }
+    let accepting = TlsAcceptor::from(tls.current().server()).accept(stream);
+    let accepted = timeout(limits.handshake, turn.of(accepting, limits.handshake / PATIENCE)).await;
     let stream = match accepted {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
