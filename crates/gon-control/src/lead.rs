@@ -5,15 +5,20 @@
 //! a higher epoch stops at once, ticket or not. Promises that every effect is made under a [`Fence`], which PostgreSQL
 //! checks in the same transaction.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::time::Duration;
 
+use gon_bus::{Bus, BusError};
 use gon_cluster::{Leadership, Liveness};
+use gon_proto::doorbell::Subject;
 use gon_store::leader::{self, Fence};
 use gon_store::{Store, StoreError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
+use crate::reconcile::{Bell, Wake};
 use crate::status::{Ready, turning};
 
 /// How long to wait before trying again what did not work.
@@ -22,6 +27,95 @@ const RETRY: Duration = Duration::from_millis(500);
 const AFTER_A_FALL: Duration = Duration::from_secs(1);
 /// How often a leader with nothing to do asks whether it still is one.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How soon everything is looked at again after a round that failed.
+const AFTER_A_FAILURE: Duration = Duration::from_secs(1);
+
+/// A controller: what it does on its seat. How it comes there, and when it leaves, is [`lead`]'s.
+pub(crate) trait Controller: Sync {
+    /// Whose doorbells it hears.
+    const SUBJECTS: &'static [Subject];
+
+    fn seat(&self) -> &Seat;
+    fn store(&self) -> &Store;
+    fn bus(&self) -> &dyn Bus;
+
+    /// Forgets what was made under an older epoch, and sits down ([`Seat::begin`]).
+    fn assume(&self, epoch: u64);
+
+    /// One look: where was rung, or everywhere.
+    fn round(
+        &self,
+        rung: Option<&BTreeSet<(Subject, Uuid)>>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// After it has looked, or tried to look, everywhere.
+    fn swept(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
+    /// What it does besides its rounds for as long as it leads; it asks now and then whether it still does.
+    fn besides(&self) -> impl Future<Output = Infallible> + Send {
+        self.seat().watch(self.store())
+    }
+
+    /// It leads no more: nothing is served that was made while it did.
+    fn stand_down(&self);
+}
+
+/// Leads whenever nobody else does, until it is told to stop.
+pub(crate) async fn lead<C: Controller>(
+    controller: &C,
+    liveness: &dyn Liveness,
+    holder: &str,
+    stop: CancellationToken,
+) -> Result<(), BusError> {
+    let seat = controller.seat();
+    while let Some((ticket, epoch)) = seat.win(controller.store(), liveness, holder, &stop).await {
+        controller.assume(epoch);
+        let mut ticket = Some(ticket);
+        let led = tokio::select! {
+            led = rounds(controller, stop.clone()) => led,
+            () = seat.deposed() => Ok(()),
+            never = controller.besides() => match never {},
+            never = seat.keep(&mut ticket, liveness, holder) => match never {},
+        };
+        seat.end();
+        controller.stand_down();
+        seat.leave(ticket, &stop).await;
+        led?;
+    }
+    Ok(())
+}
+
+/// Looks whenever the bell rings, until it is told to stop.
+async fn rounds<C: Controller>(controller: &C, stop: CancellationToken) -> Result<(), BusError> {
+    let seat = controller.seat();
+    let mut bell = Bell::listen(controller.bus(), controller.store(), C::SUBJECTS, stop).await?;
+    loop {
+        let wake = bell.wait().await;
+        seat.ready.turn();
+        let rung = match &wake {
+            Wake::Stop => return Ok(()),
+            Wake::Sweep => None,
+            Wake::Rung(rings) => Some(rings),
+        };
+        match seat.heed(controller.round(rung).await) {
+            Ok(()) => {
+                if rung.is_none() {
+                    seat.ready.set(true);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(role = seat.role, error = &error as &dyn std::error::Error, "a round failed");
+                bell.again_within(AFTER_A_FAILURE);
+            }
+        }
+        if rung.is_none() {
+            controller.swept().await;
+        }
+    }
+}
 
 /// The seat of one role in one process.
 #[derive(Debug)]

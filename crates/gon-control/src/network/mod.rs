@@ -10,7 +10,7 @@ pub mod resolve;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use gon_bus::Bus;
 use gon_cluster::Liveness;
@@ -24,8 +24,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::documents::{Directory, Documents, NodeError, NodeIdentity, lock};
-use crate::lead::Seat;
-use crate::reconcile::{Bell, Wake};
+use crate::lead::{self, Seat};
 use crate::relay::Nudge;
 use crate::status::{Metrics, Ready};
 use memory::NodeMemory;
@@ -67,6 +66,31 @@ struct BusHandle(Arc<dyn Bus>);
 impl std::fmt::Debug for BusHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Bus")
+    }
+}
+
+impl lead::Controller for NetworkController {
+    const SUBJECTS: &'static [Subject] = &[Subject::Vpc, Subject::Node];
+
+    fn seat(&self) -> &Seat {
+        &self.seat
+    }
+    fn store(&self) -> &Store {
+        &self.store
+    }
+    fn bus(&self) -> &dyn Bus {
+        &*self.bus.0
+    }
+    fn assume(&self, epoch: u64) {
+        Self::assume(self, epoch);
+    }
+    async fn round(&self, rung: Option<&BTreeSet<(Subject, Uuid)>>) -> Result<(), StoreError> {
+        let Some(rings) = rung else { return self.sweep().await };
+        let of = |subject| rings.iter().filter(move |r| r.0 == subject).map(|r| r.1);
+        self.refresh_vpcs(&of(Subject::Vpc).collect::<Vec<_>>(), of(Subject::Node).collect()).await
+    }
+    fn stand_down(&self) {
+        self.documents.clear();
     }
 }
 
@@ -142,52 +166,7 @@ impl NetworkController {
         holder: &str,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
-        while let Some((ticket, epoch)) = self.seat.win(&self.store, liveness, holder, &stop).await {
-            self.assume(epoch);
-            let mut ticket = Some(ticket);
-            let led = tokio::select! {
-                led = self.lead(stop.clone()) => led,
-                () = self.seat.deposed() => Ok(()),
-                never = self.seat.watch(&self.store) => match never {},
-                never = self.seat.keep(&mut ticket, liveness, holder) => match never {},
-            };
-            self.seat.end();
-            self.documents.clear();
-            self.seat.leave(ticket, &stop).await;
-            led?;
-        }
-        Ok(())
-    }
-
-    async fn lead(&self, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut bell = Bell::listen(&*self.bus.0, &self.store, &[Subject::Vpc, Subject::Node], stop).await?;
-        loop {
-            let wake = bell.wait().await;
-            self.seat.ready().turn();
-            let result = match &wake {
-                Wake::Stop => return Ok(()),
-                Wake::Sweep => self.sweep().await,
-                Wake::Rung(rings) => {
-                    let of = |subject| rings.iter().filter(move |r| r.0 == subject).map(|r| r.1);
-                    self.refresh_vpcs(&of(Subject::Vpc).collect::<Vec<_>>(), of(Subject::Node).collect())
-                        .await
-                }
-            };
-            match self.seat.heed(result) {
-                Ok(()) => {
-                    if wake == Wake::Sweep {
-                        self.seat.ready().set(true);
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "documents could not be refreshed"
-                    );
-                    bell.again_within(Duration::from_secs(1));
-                }
-            }
-        }
+        Ok(lead::lead(self, liveness, holder, stop).await?)
     }
 
     /// Refreshes every node's document.
