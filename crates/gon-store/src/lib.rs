@@ -44,7 +44,7 @@ pub mod vpcs;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use pool::{Change, OneStatement, Reader, Tx, patience_anew, patiently};
+pub use pool::{Change, OneStatement, Reader, Tx, aside, patience_anew, patiently};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 /// A pool of connections. Cheap to clone.
@@ -157,7 +157,7 @@ impl Store {
             ("statement_timeout", "5000"),
             // Who waits longer than this for a row or a table is told to try again, within a second (row C6). Less for
             // whoever has waited for a connection before.
-            ("lock_timeout", "750"),
+            ("lock_timeout", "650"),
             ("idle_in_transaction_session_timeout", "10000"),
         ]);
         let pool = PgPoolOptions::new()

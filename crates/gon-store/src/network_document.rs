@@ -245,7 +245,7 @@ impl RuleRow {
 
 /// Reads everything about `node` in one snapshot.
 pub async fn read(store: &Store, node: Uuid) -> Result<NodeNetworkRows> {
-    let mut tx = store.pool().begin_with("begin isolation level repeatable read read only").await?;
+    let mut tx = store.snapshot().await?;
     let mut rows = NodeNetworkRows::default();
     let placed: Vec<PortRow> = sqlx::query_as(
         "select n.id, n.instance_id, n.vpc_id, n.subnet_id, n.port_no, i.placement_epoch, i.run_as_uid, n.mac_address,

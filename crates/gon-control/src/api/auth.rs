@@ -152,14 +152,13 @@ async fn login(visitor: Visitor, Json(request): Json<LoginRequest>) -> Result<To
         refusal.retry_after = Some(seconds);
         refusal
     })?;
-    let turn = tokio::time::timeout(LOGIN_WAIT, app.logins.turns.acquire()).await;
+    let turn = gon_store::aside(tokio::time::timeout(LOGIN_WAIT, app.logins.turns.acquire())).await;
     let Ok(Ok(turn)) = turn else {
         let mut refusal =
             Refusal::new(Kind::Unavailable, "RequestLimitExceeded", "too many logins at once: try again");
         refusal.retry_after = Some(2);
         return Err(refusal);
     };
-    gon_store::patience_anew();
     let found = {
         let mut conn = app.store.conn().await?;
         // PostgreSQL takes no NUL in text; nobody's name has one.
@@ -172,11 +171,10 @@ async fn login(visitor: Visitor, Json(request): Json<LoginRequest>) -> Result<To
     // Somebody who does not exist costs the same time and is answered alike.
     let hash = found.as_ref().map_or(password::NOBODY.to_owned(), |user| user.password_hash.clone());
     let password = request.password;
-    let good = tokio::task::spawn_blocking(move || password::verify(&password, &hash))
-        .await
-        .map_err(|_| Refusal::internal("a password could not be checked"))?;
+    let good = tokio::task::spawn_blocking(move || password::verify(&password, &hash));
+    let good =
+        gon_store::aside(good).await.map_err(|_| Refusal::internal("a password could not be checked"))?;
     drop(turn);
-    gon_store::patience_anew();
     let Some(user) = found.filter(|user| good && !user.disabled) else {
         app.metrics.failed_logins.inc();
         return Err(no_entry("wrong user name or password"));

@@ -1,5 +1,5 @@
-//! Events for those who watch: read from PostgreSQL when a doorbell rings, and once a second anyway; each sent once to
-//! every WebSocket of its account.
+//! Events for those who watch: read from PostgreSQL when a doorbell rings while anybody watches, and once a second anyway;
+//! each sent once to every WebSocket of its account.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,8 @@ use gon_proto::doorbell::Subject;
 use gon_store::events::Position;
 use gon_types::id::InstanceId;
 use serde_json::json;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -31,13 +32,16 @@ pub struct Message {
     pub text: Arc<str>,
 }
 
-/// Where WebSockets get their messages.
+/// Where WebSockets get their messages, and requests that wait for a state hear that it is worth looking again.
 #[derive(Debug, Clone)]
-pub struct EventHub(broadcast::Sender<Message>);
+pub struct EventHub {
+    messages: broadcast::Sender<Message>,
+    news: watch::Sender<()>,
+}
 
 impl Default for EventHub {
     fn default() -> Self {
-        Self(broadcast::Sender::new(DEPTH))
+        Self { messages: broadcast::Sender::new(DEPTH), news: watch::Sender::default() }
     }
 }
 
@@ -45,7 +49,17 @@ impl EventHub {
     /// Everything from now on.
     #[must_use]
     pub fn subscribe(&self) -> broadcast::Receiver<Message> {
-        self.0.subscribe()
+        self.messages.subscribe()
+    }
+
+    /// That there was something, from now on.
+    #[must_use]
+    pub fn news(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
+    }
+
+    fn has_hearers(&self) -> bool {
+        self.messages.receiver_count() + self.news.receiver_count() > 0
     }
 }
 
@@ -53,32 +67,34 @@ impl EventHub {
 pub async fn watch_events(app: AppState, bus: Arc<dyn Bus>, stop: CancellationToken) -> anyhow::Result<()> {
     let mut bells = bus.subscribe(&[Subject::Event]).await?;
     let mut position: Option<Position> = None;
-    let mut pause = Duration::ZERO;
+    let mut due = Instant::now();
     let mut failing = false;
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            heard = bells.next(), if pause != Duration::ZERO => {
-                if heard.is_err() {
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                }
-            }
-            () = tokio::time::sleep(pause) => {}
+            heard = bells.next(), if position.is_some() => match heard {
+                // Nobody would get it: the processor is for those who do what was asked.
+                Ok(_) if !app.events.has_hearers() => continue,
+                Ok(_) => {}
+                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            },
+            () = tokio::time::sleep_until(due) => {}
         }
-        match look(&app, &mut position).await {
+        let pause = match look(&app, &mut position).await {
             Ok(more) => {
-                // Rows of a transaction that still runs are near: its end rings no bell of its own for the others.
-                pause = if more { Duration::from_millis(3) } else { Duration::from_secs(1) };
                 failing = false;
+                // Rows of a transaction that still runs are near: its end rings no bell of its own for the others.
+                if more { Duration::from_millis(3) } else { Duration::from_secs(1) }
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(error = &error as &dyn std::error::Error, "events cannot be read");
                 }
-                pause = Duration::from_secs(1);
+                Duration::from_secs(1)
             }
-        }
+        };
+        due = Instant::now() + pause;
     }
 }
 
@@ -94,8 +110,9 @@ async fn look(app: &AppState, position: &mut Option<Position>) -> gon_store::Res
         return gon_store::events::is_pending(&mut conn, from).await;
     };
     let after = Position { xid: last.xid, seq: last.seq };
-    app.changed.notify_waiters();
-    if app.events.0.receiver_count() > 0 {
+    // Nobody listening is no error, here and below.
+    let _ = app.events.news.send(());
+    if app.events.messages.receiver_count() > 0 {
         // Of several changes of one thing only the last has anything new to say.
         let mut latest = BTreeMap::new();
         for row in &rows {
@@ -118,8 +135,10 @@ async fn look(app: &AppState, position: &mut Option<Position>) -> gon_store::Res
                 "id": shown_id(&row.resource, row.resource_id),
                 "item": instances.remove(&row.resource_id),
             });
-            // Nobody listening is no error.
-            let _ = app.events.0.send(Message { account: row.account_id, text: message.to_string().into() });
+            let _ = app
+                .events
+                .messages
+                .send(Message { account: row.account_id, text: message.to_string().into() });
         }
     }
     *position = Some(after);

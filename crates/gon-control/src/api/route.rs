@@ -167,11 +167,12 @@ impl Routes {
                         let query = query::<Q>(&call.parts.uri)?;
                         let body = B::parse(&call.parts.headers, &call.body)?;
                         let _turn = match &call.cx.idempotency {
-                            Some(key) => Some(call.cx.app.turns.take(call.cx.account(), &key.key).await),
+                            Some(key) => {
+                                let turn = call.cx.app.turns.take(call.cx.account(), &key.key);
+                                Some(gon_store::aside(turn).await)
+                            }
                             None => None,
                         };
-                        // It may have waited for its twin.
-                        gon_store::patience_anew();
                         if let Some(replay) = replay(&call.cx).await? {
                             return Ok(replay);
                         }
@@ -225,7 +226,7 @@ impl Routes {
                 let request_id = request_id(request.extensions());
                 let done = async {
                     let (parts, body) = request.into_parts();
-                    let body = read_body(&parts.headers, body).await?;
+                    let body = gon_store::aside(read_body(&parts.headers, body)).await?;
                     query::<gon_api::page::NoQuery>(&parts.uri)?;
                     let body = B::parse(&parts.headers, &body)?;
                     let answer = service(Visitor { app, address: peer(&parts) }, body).await?;
@@ -360,7 +361,7 @@ async fn enter(app: AppState, action: Action, status: u16, mut parts: Parts, bod
             );
         }
     };
-    let body = read_body(&parts.headers, body).await?;
+    let body = gon_store::aside(read_body(&parts.headers, body)).await?;
     let author = Author {
         account: actor.account,
         user: actor.user,

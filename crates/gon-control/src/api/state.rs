@@ -9,7 +9,7 @@ use gon_store::Store;
 use gon_store::users::UserRow;
 use gon_types::id::InstanceId;
 use prometheus_client::registry::Registry;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::auth::LoginGate;
@@ -161,9 +161,7 @@ pub struct App {
     pub store: Store,
     /// Says to the relay that something was committed.
     pub nudge: Nudge,
-    /// Rung when events were seen: whoever waits for a state looks again.
-    pub changed: Arc<Notify>,
-    /// Events for the browsers.
+    /// Events for the browsers, and for whoever waits for a state.
     pub events: EventHub,
     /// Serial consoles.
     pub console: Arc<dyn ConsoleSource>,
@@ -220,7 +218,6 @@ impl AppState {
             places: Places::default(),
             store,
             nudge,
-            changed: Arc::new(Notify::new()),
             events: EventHub::default(),
             console,
             config,

@@ -11,6 +11,7 @@ pub mod recover;
 pub mod resolve;
 
 use std::collections::{BTreeSet, HashMap};
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -29,8 +30,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::documents::{Directory, Documents, NodeError, NodeIdentity, lock};
-use crate::lead::Seat;
-use crate::reconcile::{Bell, Wake};
+use crate::lead::{self, Seat};
 use crate::relay::Nudge;
 use crate::status::{Metrics, Ready};
 
@@ -95,6 +95,52 @@ pub struct InstanceManager {
 impl std::fmt::Debug for InstanceManager {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("InstanceManager").field("seat", &self.seat).finish_non_exhaustive()
+    }
+}
+
+/// The instance manager with what it needs to lead.
+struct OnDuty<'a> {
+    manager: &'a InstanceManager,
+    alive: watch::Receiver<Alive>,
+    holder: &'a str,
+    /// When expired rows were last removed.
+    pruned: Mutex<Option<Instant>>,
+}
+
+impl lead::Controller for OnDuty<'_> {
+    const SUBJECTS: &'static [Subject] = &[Subject::Instance, Subject::Node];
+
+    fn seat(&self) -> &Seat {
+        &self.manager.seat
+    }
+    fn store(&self) -> &Store {
+        &self.manager.store
+    }
+    fn bus(&self) -> &dyn Bus {
+        &*self.manager.bus
+    }
+    fn assume(&self, epoch: u64) {
+        *lock(&self.pruned) = None;
+        self.manager.assume(epoch);
+    }
+    async fn round(&self, rung: Option<&BTreeSet<(Subject, Uuid)>>) -> Result<(), StoreError> {
+        // A new value, so that the watch is not held across a wait. A stale set vouches for nobody: then only a node's
+        // own reports count.
+        let alive =
+            Some(self.alive.borrow()).filter(|a| !a.stale).map(|a| a.names.clone()).unwrap_or_default();
+        self.manager.round(rung, &alive).await
+    }
+    async fn swept(&self) {
+        if lock(&self.pruned).is_none_or(|at| at.elapsed() >= PRUNE) {
+            self.manager.prune().await;
+            *lock(&self.pruned) = Some(Instant::now());
+        }
+    }
+    async fn besides(&self) -> Infallible {
+        self.manager.work(self.holder, &self.alive).await
+    }
+    fn stand_down(&self) {
+        self.manager.documents.clear();
     }
 }
 
@@ -178,55 +224,8 @@ impl InstanceManager {
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         let alive = liveness.nodes().await;
-        while let Some((ticket, epoch)) = self.seat.win(&self.store, liveness, holder, &stop).await {
-            self.assume(epoch);
-            let mut ticket = Some(ticket);
-            let led = tokio::select! {
-                led = self.lead(&alive, stop.clone()) => led,
-                () = self.seat.deposed() => Ok(()),
-                never = self.work(holder, &alive) => match never {},
-                never = self.seat.keep(&mut ticket, liveness, holder) => match never {},
-            };
-            self.seat.end();
-            self.documents.clear();
-            self.seat.leave(ticket, &stop).await;
-            led?;
-        }
-        Ok(())
-    }
-
-    async fn lead(&self, alive: &watch::Receiver<Alive>, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut bell =
-            Bell::listen(&*self.bus, &self.store, &[Subject::Instance, Subject::Node], stop).await?;
-        let mut pruned: Option<Instant> = None;
-        loop {
-            let wake = bell.wait().await;
-            self.seat.ready().turn();
-            let rung = match &wake {
-                Wake::Stop => return Ok(()),
-                Wake::Sweep => None,
-                Wake::Rung(rings) => Some(rings),
-            };
-            // A new value, so that the watch is not held across a wait. A stale set vouches for nobody: then only a
-            // node's own reports count.
-            let alive =
-                Some(alive.borrow()).filter(|a| !a.stale).map(|a| a.names.clone()).unwrap_or_default();
-            match self.seat.heed(self.round(rung, &alive).await) {
-                Ok(()) => {
-                    if rung.is_none() {
-                        self.seat.ready().set(true);
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "a round failed");
-                    bell.again_within(Duration::from_secs(1));
-                }
-            }
-            if rung.is_none() && pruned.is_none_or(|at| at.elapsed() >= PRUNE) {
-                self.prune().await;
-                pruned = Some(Instant::now());
-            }
-        }
+        let on_duty = OnDuty { manager: self, alive, holder, pruned: Mutex::default() };
+        Ok(lead::lead(&on_duty, liveness, holder, stop).await?)
     }
 
     /// Places, finishes, publishes. `rung` says where to look; `None` is everywhere.
@@ -273,12 +272,12 @@ impl InstanceManager {
     pub async fn refresh(&self, node: NodeId) -> Result<DocumentVersion, StoreError> {
         let fence = self.seat.fence()?;
         let _turn = self.documents.turn().await;
-        let mut conn = self.store.conn().await?;
-        let rows = gon_store::compute_document::read(&mut conn, node.uuid()).await?;
-        // Whoever leads after it has read led when it read. One that was deposed might have read later than its successor,
-        // and its newer rows in an older document would be undone by the successor's older rows in a newer one.
-        fence.check(&mut conn).await?;
-        drop(conn);
+        let mut snapshot = self.store.snapshot().await?;
+        let rows = gon_store::compute_document::read(&mut snapshot, node.uuid()).await?;
+        // By the same snapshot: it led when it read. One that was deposed might have read later than its successor, and
+        // its newer rows in an older document would be undone by the successor's older rows in a newer one.
+        fence.check(&mut snapshot).await?;
+        drop(snapshot);
         let mass_change_ok = mass_change_ok(&rows, self.missing(node, &rows).await?);
         let mut document = resolve::document(node, rows, &self.settings)?;
         let news = self.remember_origins(node, &mut document);

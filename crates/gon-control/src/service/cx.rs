@@ -11,6 +11,7 @@ use gon_types::crash;
 use gon_types::id::{IdRef, OperationId, Resource as KindOfId};
 use serde::Serialize;
 use time::OffsetDateTime;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -215,8 +216,8 @@ impl Cx {
     pub async fn settle(&self, vpc: Uuid, applied: Applied, until: Option<Until>) -> Result<Applied> {
         let Some(until) = until else { return Ok(applied) };
         let mut applied = applied;
-        let mut pause = Pause::new(until.deadline);
-        while !applied.is_complete() && pause.rest(&self.app).await {
+        let mut pause = Pause::new(&self.app, until.deadline);
+        while !applied.is_complete() && pause.rest().await {
             let mut conn = self.conn().await?;
             applied = show_applied(gon_store::vpcs::applied_at(&mut conn, vpc, applied.generation).await?);
         }
@@ -256,6 +257,7 @@ pub fn show_applied(row: gon_store::vpcs::AppliedRow) -> Applied {
 /// Looks again when something happened, and in growing steps in case nobody said so.
 #[derive(Debug)]
 pub struct Pause {
+    news: watch::Receiver<()>,
     deadline: Instant,
     step: Duration,
 }
@@ -263,11 +265,11 @@ pub struct Pause {
 impl Pause {
     /// Until the deadline.
     #[must_use]
-    pub fn new(deadline: Instant) -> Self {
-        Self { deadline, step: Duration::from_millis(2) }
+    pub fn new(app: &AppState, deadline: Instant) -> Self {
+        Self { news: app.events.news(), deadline, step: Duration::from_millis(2) }
     }
     /// Waits until it is worth looking again; false if the time is up.
-    pub async fn rest(&mut self, app: &AppState) -> bool {
+    pub async fn rest(&mut self) -> bool {
         let now = Instant::now();
         if now >= self.deadline {
             return false;
@@ -275,7 +277,8 @@ impl Pause {
         let until = (now + self.step).min(self.deadline);
         self.step = (self.step * 3 / 2).min(Duration::from_millis(250));
         tokio::select! {
-            () = app.changed.notified() => {}
+            // Its sender lives as long as the application.
+            Ok(()) = self.news.changed() => {}
             () = tokio::time::sleep_until(until) => {}
         }
         // It waited for something else than PostgreSQL.

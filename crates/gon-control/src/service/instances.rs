@@ -420,8 +420,8 @@ fn has_arrived(instance: &Instance, what: &str) -> bool {
 async fn wait_for(cx: &Cx, instance: Instance, until: Option<Until>) -> Result<Instance> {
     let Some(until) = until else { return Ok(instance) };
     let mut instance = instance;
-    let mut pause = Pause::new(until.deadline);
-    while !has_arrived(&instance, until.what) && pause.rest(&cx.app).await {
+    let mut pause = Pause::new(&cx.app, until.deadline);
+    while !has_arrived(&instance, until.what) && pause.rest().await {
         let mut conn = cx.conn().await?;
         let operation_id = instance.operation_id.take();
         instance = show(instances::get(&mut conn, cx.account(), &instance.uuid.into()).await?);

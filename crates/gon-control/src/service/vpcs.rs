@@ -126,14 +126,14 @@ pub async fn list(cx: Cx, (): (), query: ListVpcs, (): ()) -> Result<Page<Vpc>> 
 /// Describes a VPC; `wait=applied` waits until its latest change is in force.
 pub async fn get(cx: Cx, One(id): One<Kind>, wait: Wait, (): ()) -> Result<Vpc> {
     let until = cx.until_applied(&wait)?;
-    let mut pause = until.map(|until| Pause::new(until.deadline));
+    let mut pause = until.map(|until| Pause::new(&cx.app, until.deadline));
     loop {
         let mut conn = cx.conn().await?;
         let vpc = show(Cx::found(vpcs::get(&mut conn, cx.account(), &Ref::from(&id)).await, &id)?);
         drop(conn);
         match &mut pause {
             Some(pause) if !vpc.applied.is_complete() => {
-                if !pause.rest(&cx.app).await {
+                if !pause.rest().await {
                     return Ok(vpc);
                 }
             }

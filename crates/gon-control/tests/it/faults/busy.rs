@@ -99,6 +99,33 @@ async fn a_pool_that_is_used_up_delays_nobody_for_long() {
     recovers(&api).await;
 }
 
+/// Who has waited for a connection, to be known at all, does not wait as long again for the table.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_twice_waits_no_longer() {
+    let api = Arc::new(Api::new().await);
+    let other = gon_store::Store::connect(&api.database.url, 1).await.unwrap();
+    let mut tx = other.begin().await.unwrap();
+    gon_store::admin::lock_table(&mut tx, "vpcs").await.unwrap();
+    let mut all = Vec::new();
+    for _ in 0..8 {
+        all.push(api.database.store.conn().await.unwrap());
+    }
+    // Who its caller is, is not remembered for longer.
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    let begin = Instant::now();
+    let asked = tokio::spawn({
+        let api = Arc::clone(&api);
+        async move { (api.get("/vpcs").await, begin.elapsed()) }
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    drop(all);
+    let (answer, took) = asked.await.unwrap();
+    assert_eq!(answer.problem(), (503, "Unavailable"));
+    assert!((Duration::from_millis(500)..ANSWER).contains(&took), "{took:?}");
+    gon_store::rollback(tx).await.unwrap();
+    recovers(&api).await;
+}
+
 /// Transactions that somebody began and forgot hold places of changes, and a row; who reads is served meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn forgotten_transactions_delay_nobody_who_reads() {
