@@ -19,5 +19,5 @@ pub mod rabbitmq;
 mod server;
 
 pub use measure::{did, long, measure};
-pub use postgres::{TestDatabase, database};
+pub use postgres::{TestDatabase, database, durable};
 pub use server::{PostgresServer, postgres_server};

@@ -1,10 +1,12 @@
-//! The cluster: private unix socket, no network, no fsync, in a temporary directory, run by `postgres` when root.
+//! The cluster: private unix socket, no network, no fsync (but for whoever measures), in a temporary directory, run by
+//! `postgres` when root.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -41,6 +43,16 @@ impl Drop for TestDatabase {
 /// Databases that no test uses any more; the next one that is made removes them.
 static RELEASED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 static CLUSTER: tokio::sync::OnceCell<Cluster> = tokio::sync::OnceCell::const_new();
+
+/// Settings of a PostgreSQL whose data nobody wants back.
+const THROW_AWAY: &str = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off";
+static DURABLE: AtomicBool = AtomicBool::new(false);
+
+/// From now on PostgreSQL is started as its users run it, with every commit on its disk: for whoever measures it. Without
+/// effect on one that this process has started before.
+pub fn durable() {
+    DURABLE.store(true, Ordering::Relaxed);
+}
 
 /// Name of the database every test's is a copy of.
 const TEMPLATE: &str = "gon_template";
@@ -94,7 +106,7 @@ impl Cluster {
         initdb(&binaries, &data, user)?;
         // The watcher outlives us by as long as it takes to clean up. It knows the postmaster by its process id.
         let script = r#"
-"$1" -D "$2/data" -k "$2" -c listen_addresses= -c fsync=off -c synchronous_commit=off -c full_page_writes=off \
+"$1" -D "$2/data" -k "$2" $3 -c listen_addresses= \
   -c max_connections=300 -c shared_buffers=64MB -c autovacuum=off -c log_min_messages=fatal -c unix_socket_permissions=0777 \
   </dev/null >"$2/log" 2>&1 &
 postmaster=$!
@@ -106,6 +118,7 @@ rm -rf "$2"
 "#;
         let mut watcher = Command::new("/bin/sh");
         watcher.args(["-c", script, "gon-testkit"]).arg(binaries.join("postgres")).arg(&directory);
+        watcher.arg(if DURABLE.load(Ordering::Relaxed) { "" } else { THROW_AWAY });
         become_user(&mut watcher, user);
         // Its own process group: an interrupt typed at the terminal must not stop it before it has cleaned up.
         let watcher = watcher

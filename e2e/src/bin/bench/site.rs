@@ -24,6 +24,8 @@ const OVER: Duration = Duration::from_millis(100);
 const IDLE: Duration = Duration::from_secs(20);
 
 pub fn run(report: &mut Report) -> anyhow::Result<()> {
+    // What is promised is promised of commits that are on a disk.
+    gon_testkit::durable();
     let cluster = Cluster::start("site")?;
     let told = measure(&cluster, report);
     if told.is_err() {
