@@ -2,7 +2,8 @@
 //!
 //! Assumes tables that `compile` made (it knows their actions, and conjunctions of plain flows above them). Promises the
 //! verdict of Open vSwitch for whole, untagged or tagged, IPv4 and ARP packets with a model of connection tracking that
-//! knows addresses, ports and direction, not sequence numbers or time. For pure tests, and for telling an operator why.
+//! knows addresses, ports (of TCP, UDP and ICMP) and direction, not sequence numbers or time. For pure tests, and for
+//! telling an operator why.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -320,8 +321,7 @@ impl Conntrack {
     /// Sets the connection fields of a packet.
     fn track(&mut self, zone: u16, packet: &mut Packet) {
         let tuple = Tuple::of(packet);
-        let tracked = [IP_TCP, IP_UDP, IP_ICMP].map(u64::from).contains(&tuple.proto);
-        let echo = tuple.proto != IP_ICMP.into() || tuple.tp_src == 0 || tuple.tp_src == 8;
+        let request = tuple.proto != IP_ICMP.into() || tuple.tp_src == 8;
         // What answers a SYN begins nothing.
         let syn_ack = tuple.proto == IP_TCP.into() && packet.get(Field::TcpFlags) & SYN_ACK == SYN_ACK;
         let (mut state, mut first, mut mark) = (ct_state::TRK, tuple, 0);
@@ -333,7 +333,7 @@ impl Conntrack {
             state |= ct_state::EST | ct_state::RPL;
             mark = known.mark;
             first = tuple.reversed();
-        } else if !tracked || !echo || syn_ack || (tuple.proto == IP_ICMP.into() && tuple.tp_src == 0) {
+        } else if !request || syn_ack {
             state |= ct_state::INV;
         } else {
             state |= ct_state::NEW;

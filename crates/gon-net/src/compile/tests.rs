@@ -372,8 +372,21 @@ fn a_rule_taken_away_cuts_what_it_had_allowed() {
 }
 
 #[test]
-fn other_protocols_pass_each_way_by_a_rule_for_all() {
+fn other_protocols_pass_by_a_rule_for_all_and_so_do_their_answers() {
     const GRE: u8 = 47;
+    // Out of 16, which lets nobody in.
+    let only_out = Topology::new()
+        .vpc(1, "10.0.0.0/16", false)
+        .subnet(11, 1, "10.0.1.0/24", vec![])
+        .group(1, 1, vec![allow(1, "out all from 0.0.0.0/0")])
+        .group(2, 1, vec![allow(2, "in all from 0.0.0.0/0")])
+        .port(16, 11, "10.0.1.10", &[1], None)
+        .port(17, 11, "10.0.1.11", &[2], None);
+    let mut lab = Lab::new(only_out);
+    lab.drops(17, &lab.between(17, 16, GRE, 0));
+    let there = lab.arrives(16, &lab.between(16, 17, GRE, 0), 17);
+    lab.arrives(17, &there.answer(), 16);
+    lab.drops(17, &there.answer().with(Field::IpProto, 50));
     let mut lab = Lab::new(two_vpcs());
     let there = lab.arrives(16, &lab.between(16, 17, GRE, 0), 17);
     lab.arrives(17, &there.answer(), 16);

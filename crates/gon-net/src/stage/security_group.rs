@@ -9,9 +9,9 @@
 //! it is about is. So a rule that is taken away cuts the connections it had allowed at once, in both directions and
 //! without touching the connection table; connections that another rule allows live on.
 //!
-//! TCP, UDP and ICMP that conntrack calls invalid is dropped. Other protocols (GRE, ESP, …) are tracked where the
-//! datapath can (the kernel's); where it cannot (userspace) they pass statelessly, each direction by a rule of its own
-//! for all protocols.
+//! TCP, UDP and ICMP that conntrack calls invalid is dropped. Other protocols (GRE, ESP, …) are tracked by their addresses
+//! alone, and a rule for all protocols is about them; what conntrack cannot make out of them passes statelessly, each
+//! direction by a rule of its own.
 
 use super::{Sink, go, reg};
 use crate::compile::Mirror;

@@ -65,7 +65,11 @@ fn tracking_knows_directions() {
     assert_eq!(state(&mut table, 1, &syn).get(Field::CtState), TRK | EST);
     assert_eq!(state(&mut table, 2, &syn).get(Field::CtState), TRK | NEW);
     let gre = Packet::ip(addr(1), addr(2), 47);
-    assert_eq!(state(&mut table, 1, &gre).get(Field::CtState), TRK | INV);
+    assert_eq!(state(&mut table, 1, &gre).get(Field::CtState), TRK | NEW);
+    table.commit(1, &gre, None);
+    assert_eq!(state(&mut table, 1, &gre.answer()).get(Field::CtState), TRK | EST | RPL);
+    let timestamp = Packet::ip(addr(1), addr(2), IP_ICMP).with(Field::IcmpType, 13);
+    assert_eq!(state(&mut table, 1, &timestamp).get(Field::CtState), TRK | INV);
     table.flush(1);
     assert!(table.is_empty());
 }
