@@ -15,6 +15,8 @@ import type {
   TokenResponse,
 } from '../src/api/types';
 import { toBase64 } from '../src/util/text.ts';
+import { MockNetwork, NETWORK_ROUTES, type NetworkRoute } from './network.ts';
+import { Refusal } from './refusal.ts';
 import { instance, STATE_CODES, seededWorld, type World } from './seed.ts';
 
 export const MOCK_LOGIN: LoginRequest = { username: 'admin', password: 'gon-admin' };
@@ -23,17 +25,6 @@ const ME: Me = {
   user: { id: '019a3f5e-0001-7000-9000-000000000001', username: 'admin', role: 'admin' },
   account: { id: '019a3f5e-0002-7000-9000-000000000002', name: 'main' },
 };
-
-class Refusal extends Error {
-  constructor(
-    readonly status: number,
-    readonly code: string,
-    readonly detail: string,
-    readonly field?: string,
-  ) {
-    super(detail);
-  }
-}
 
 /** What it answers; `mock/contract.test.ts` looks each of them up in `openapi/gon-v1.json`. */
 export const ROUTES = [
@@ -48,6 +39,11 @@ export const ROUTES = [
   'GET /key-pairs',
   'GET /security-groups',
   'GET /network-acls',
+  'GET /internet-gateways',
+  'GET /network-interfaces',
+  'GET /route-tables',
+  'GET /prefix-lists',
+  ...NETWORK_ROUTES,
   'GET /instances',
   'POST /instances',
   'GET /instances/{id}',
@@ -58,6 +54,16 @@ export const ROUTES = [
   'GET /instances/{id}/console-output',
 ] as const;
 type Route = (typeof ROUTES)[number];
+
+/** The routes as patterns; every pair of braces stands for one word of the path. */
+const PATTERNS = ROUTES.map((route) => ({
+  route,
+  pattern: new RegExp(`^${route.replace(/\{\w+\}/g, '([^/]+)')}$`),
+}));
+
+function isNetworkRoute(route: Route | undefined): route is NetworkRoute {
+  return (NETWORK_ROUTES as readonly (string | undefined)[]).includes(route);
+}
 
 interface Call {
   method: string;
@@ -78,6 +84,7 @@ export interface MockOptions {
 
 export class MockCloud {
   readonly world: World;
+  readonly network: MockNetwork;
   /** Every call that came in, for tests to look at. */
   readonly calls: Call[] = [];
   private readonly step: number | null;
@@ -91,6 +98,7 @@ export class MockCloud {
 
   constructor({ world = seededWorld(), step = 1500, latency = 0, tokenLifetime = 900 }: MockOptions = {}) {
     this.world = world;
+    this.network = new MockNetwork(world);
     this.step = step;
     this.latency = latency;
     this.tokenLifetime = tokenLifetime;
@@ -158,6 +166,14 @@ export class MockCloud {
     this.emit(id, null);
   }
 
+  /** Tells everybody that something other than an instance has changed. */
+  tell(resource: Exclude<ResourceEvent['resource'], 'instance'>, id: string): void {
+    this.serial += 1;
+    for (const listener of this.listeners) {
+      listener({ type: 'event', seq: this.serial, resource, id, item: null });
+    }
+  }
+
   private emit(id: string, item: Instance | null): void {
     this.serial += 1;
     for (const listener of this.listeners) {
@@ -203,10 +219,13 @@ export class MockCloud {
     const text = await request.text();
     const body: unknown = text === '' ? undefined : JSON.parse(text);
     this.calls.push({ method: request.method, path: path + url.search, body, headers: request.headers });
-    const route = ROUTES.find(
-      (known) => known === `${request.method} ${path.replace(/\/i-[0-9a-z]+/, '/{id}')}`,
-    );
-    const id = /\/(i-[0-9a-z]+)/.exec(path)?.[1] ?? '';
+    const match = PATTERNS.map(({ route, pattern }) => ({
+      route,
+      words: pattern.exec(`${request.method} ${path}`),
+    })).find(({ words }) => words !== null);
+    const route = match?.route;
+    const ids = (match?.words?.slice(1) ?? []).map(decodeURIComponent);
+    const [id = ''] = ids;
 
     if (route === 'POST /auth/login') {
       const login = body as LoginRequest;
@@ -229,7 +248,10 @@ export class MockCloud {
     if (request.method === 'POST' && !path.startsWith('/auth/') && !request.headers.get('idempotency-key')) {
       throw new Refusal(400, 'MissingParameter', 'a POST needs an Idempotency-Key');
     }
-    switch (route satisfies Route | undefined) {
+    if (isNetworkRoute(route)) {
+      return this.network.answer(route, { ids, query: url.searchParams, body });
+    }
+    switch (route) {
       case 'POST /auth/logout':
         this.refreshTokens.delete((body as { refresh_token: string }).refresh_token);
         this.accessTokens.delete(token ?? '');
@@ -258,6 +280,14 @@ export class MockCloud {
       }
       case 'GET /network-acls':
         return [200, page(this.world.networkAcls, url)];
+      case 'GET /internet-gateways':
+        return [200, page(this.world.internetGateways, url)];
+      case 'GET /network-interfaces':
+        return [200, page(this.world.networkInterfaces, url)];
+      case 'GET /route-tables':
+        return [200, page(this.world.routeTables, url)];
+      case 'GET /prefix-lists':
+        return [200, page(this.world.prefixLists, url)];
       case 'GET /instances':
         return [200, page(this.world.instances, url)];
       case 'POST /instances':

@@ -5,9 +5,13 @@ import type {
   Instance,
   InstanceState,
   InstanceType,
+  InternetGateway,
   KeyPair,
   NetworkAcl,
   NetworkAclEntry,
+  NetworkInterface,
+  PrefixList,
+  RouteTable,
   SecurityGroup,
   SecurityGroupRule,
   Subnet,
@@ -21,6 +25,10 @@ export interface World {
   subnets: Subnet[];
   securityGroups: SecurityGroup[];
   networkAcls: NetworkAcl[];
+  internetGateways: InternetGateway[];
+  routeTables: RouteTable[];
+  networkInterfaces: NetworkInterface[];
+  prefixLists: PrefixList[];
   keyPairs: KeyPair[];
   instances: Instance[];
 }
@@ -61,6 +69,10 @@ export function emptyWorld(): World {
     subnets: [],
     securityGroups: [],
     networkAcls: [],
+    internetGateways: [],
+    routeTables: [],
+    networkInterfaces: [],
+    prefixLists: [],
     keyPairs: [],
     instances: [],
   };
@@ -252,6 +264,99 @@ function entry([
   };
 }
 
+function gateway(of: Vpc, name: string): InternetGateway {
+  return {
+    ...mintId('igw'),
+    name,
+    state: 'attached',
+    vpc_id: of.id,
+    created_at: LONG_AGO,
+    updated_at: LONG_AGO,
+  };
+}
+
+/** A route table with the local route and those that are given; the VPC's main one unless it has a name of its own. */
+function routeTable(
+  of: Vpc,
+  name: string,
+  subnets: Subnet[],
+  routes: [destination: string, target: string, state: 'active' | 'blackhole'][],
+): RouteTable {
+  const is_main = name === 'main';
+  return {
+    ...mintId('rtb'),
+    ...(is_main ? { id: of.main_route_table_id } : {}),
+    vpc_id: of.id,
+    name,
+    is_main,
+    main_association_id: is_main ? mintId('rtbassoc').id : null,
+    routes: [
+      { destination_cidr: of.cidr_block, target_type: 'local', target_id: 'local', state: 'active' },
+      ...routes.map(([destination_cidr, target_id, state]) => ({
+        destination_cidr,
+        target_id,
+        target_type: target_id.startsWith('igw-') ? 'gateway' : 'instance',
+        state,
+      })),
+    ],
+    associations: subnets.map(({ id }) => ({ id: mintId('rtbassoc').id, subnet_id: id })),
+    created_at: LONG_AGO,
+    updated_at: LONG_AGO,
+  };
+}
+
+/** An interface of a subnet that is attached to nothing. */
+function looseInterface(of: Subnet, description: string, host: number, groups: string[]): NetworkInterface {
+  const address = (last: number) => of.cidr_block.replace(/\d+\/\d+$/, String(last));
+  return {
+    ...mintId('eni'),
+    vpc_id: of.vpc_id,
+    subnet_id: of.id,
+    availability_zone: of.availability_zone,
+    status: 'available',
+    description,
+    instance_id: null,
+    device_index: null,
+    attachment_id: null,
+    is_primary: false,
+    delete_on_termination: false,
+    private_ip: address(host),
+    secondary_private_ips: [],
+    public_ip: null,
+    mac_address: `02:00:0a:00:02:${host.toString(16).padStart(2, '0')}`,
+    source_dest_check: true,
+    security_group_ids: groups,
+    created_at: LONG_AGO,
+    updated_at: LONG_AGO,
+  };
+}
+
+/** The interface an instance came with. */
+function primaryInterface(of: Instance): NetworkInterface {
+  return {
+    ...mintId('eni'),
+    id: of.network_interface_id ?? '',
+    vpc_id: of.vpc_id,
+    subnet_id: of.subnet_id,
+    availability_zone: of.availability_zone,
+    status: 'in-use',
+    description: '',
+    instance_id: of.id,
+    device_index: 0,
+    attachment_id: mintId('eni-attach').id,
+    is_primary: true,
+    delete_on_termination: true,
+    private_ip: of.private_ip ?? '',
+    secondary_private_ips: [],
+    public_ip: of.public_ip,
+    mac_address: of.mac_address ?? '',
+    source_dest_check: true,
+    security_group_ids: of.security_group_ids,
+    created_at: of.created_at,
+    updated_at: of.updated_at,
+  };
+}
+
 export function seededWorld(): World {
   const tiny = image('gon-linux', 'Tiny Linux, starts in two seconds', 'initramfs', 96);
   const debian = image('debian-12', 'Debian 12 with cloud-init', 'disk', 512);
@@ -291,6 +396,30 @@ export function seededWorld(): World {
       age,
       ...more,
     });
+  const instances = [
+    make('web-1', 'running', micro, 10, 3),
+    make('web-2', 'running', micro, 11, 190),
+    make('데이터베이스', 'running', large, 12, 60 * 30, {
+      subnet: data,
+      publicIp: false,
+      groups: [usual.id],
+    }),
+    make('batch-7', 'stopped', small, 14, 60 * 50),
+    make('probe', 'pending', pico, 15, 1, { image: tiny }),
+    make('a-rather-long-name-that-does-not-fit-into-its-column', 'stopping', pico, 16, 700, {
+      image: tiny,
+    }),
+    {
+      ...make('old-web', 'terminated', micro, 17, 60 * 24 * 4),
+      private_ip: null,
+      worker_node: null,
+      state_reason: 'Client.UserInitiatedShutdown: terminated by admin',
+    },
+  ];
+  const out = gateway(prod, 'production-out');
+  const appliance = looseInterface(data, 'Firewall, inside', 40, [usual.id]);
+  appliance.source_dest_check = false;
+  appliance.secondary_private_ips = [appliance.private_ip.replace('.40', '.41')];
   return {
     images: [tiny, debian],
     instanceTypes: [pico, micro, small, large],
@@ -311,6 +440,38 @@ export function seededWorld(): World {
       ),
       acl(lab, 'default', true, [bench], []),
     ],
+    internetGateways: [out],
+    routeTables: [
+      routeTable(prod, 'main', [], []),
+      routeTable(
+        prod,
+        'public',
+        [web],
+        [
+          ['0.0.0.0/0', out.id, 'active'],
+          ['192.168.7.0/24', appliance.id, 'blackhole'],
+        ],
+      ),
+      routeTable(lab, 'main', [], []),
+    ],
+    networkInterfaces: [
+      appliance,
+      ...instances.filter(({ state }) => state !== 'terminated').map(primaryInterface),
+    ],
+    prefixLists: [
+      {
+        ...mintId('pl'),
+        name: 'offices',
+        entries: [
+          { cidr: '198.51.100.0/24', description: 'Seoul' },
+          { cidr: '203.0.113.128/25', description: '부산' },
+        ],
+        max_entries: 5,
+        version: 3,
+        created_at: LONG_AGO,
+        updated_at: LONG_AGO,
+      },
+    ],
     keyPairs: [
       {
         ...mintId('key'),
@@ -321,26 +482,7 @@ export function seededWorld(): World {
         created_at: LONG_AGO,
       },
     ],
-    instances: [
-      make('web-1', 'running', micro, 10, 3),
-      make('web-2', 'running', micro, 11, 190),
-      make('데이터베이스', 'running', large, 12, 60 * 30, {
-        subnet: data,
-        publicIp: false,
-        groups: [usual.id],
-      }),
-      make('batch-7', 'stopped', small, 14, 60 * 50),
-      make('probe', 'pending', pico, 15, 1, { image: tiny }),
-      make('a-rather-long-name-that-does-not-fit-into-its-column', 'stopping', pico, 16, 700, {
-        image: tiny,
-      }),
-      {
-        ...make('old-web', 'terminated', micro, 17, 60 * 24 * 4),
-        private_ip: null,
-        worker_node: null,
-        state_reason: 'Client.UserInitiatedShutdown: terminated by admin',
-      },
-    ],
+    instances,
   };
 }
 

@@ -15,5 +15,11 @@ it('are what bookmarks say', () => {
     vpcs: '/vpcs',
     securityGroups: '/security-groups',
     networkAcls: '/network-acls',
+    networkInterfaces: '/network-interfaces',
+    networkInterface: '/network-interfaces/i-0%2F%3F',
+    routeTables: '/route-tables',
+    routeTable: '/route-tables/i-0%2F%3F',
+    prefixLists: '/prefix-lists',
+    prefixList: '/prefix-lists/i-0%2F%3F',
   });
 });

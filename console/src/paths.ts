@@ -9,4 +9,10 @@ export const paths = {
   vpcs: () => '/vpcs',
   securityGroups: () => '/security-groups',
   networkAcls: () => '/network-acls',
+  networkInterfaces: () => '/network-interfaces',
+  networkInterface: (id: string) => `/network-interfaces/${encodeURIComponent(id)}`,
+  routeTables: () => '/route-tables',
+  routeTable: (id: string) => `/route-tables/${encodeURIComponent(id)}`,
+  prefixLists: () => '/prefix-lists',
+  prefixList: (id: string) => `/prefix-lists/${encodeURIComponent(id)}`,
 } as const;

@@ -64,6 +64,48 @@ export const routes: RouteObject[] = [
                   Component: (await import('./features/network-acls/ListPage')).ListPage,
                 }),
               },
+              {
+                path: paths.networkInterfaces(),
+                lazy: async () => ({
+                  Component: (await import('./features/network-interfaces/ListPage')).ListPage,
+                }),
+                children: [
+                  {
+                    path: ':id',
+                    lazy: async () => ({
+                      Component: (await import('./features/network-interfaces/DetailDrawer')).DetailDrawer,
+                    }),
+                  },
+                ],
+              },
+              {
+                path: paths.routeTables(),
+                lazy: async () => ({
+                  Component: (await import('./features/route-tables/ListPage')).ListPage,
+                }),
+                children: [
+                  {
+                    path: ':id',
+                    lazy: async () => ({
+                      Component: (await import('./features/route-tables/DetailDrawer')).DetailDrawer,
+                    }),
+                  },
+                ],
+              },
+              {
+                path: paths.prefixLists(),
+                lazy: async () => ({
+                  Component: (await import('./features/prefix-lists/ListPage')).ListPage,
+                }),
+                children: [
+                  {
+                    path: ':id',
+                    lazy: async () => ({
+                      Component: (await import('./features/prefix-lists/DetailDrawer')).DetailDrawer,
+                    }),
+                  },
+                ],
+              },
               { path: '*', element: <NotFoundPage /> },
             ],
           },

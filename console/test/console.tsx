@@ -1,6 +1,7 @@
 /** Opens the whole console in jsdom, in front of a cloud of the test's own. */
-import { render } from '@testing-library/react';
+import { render, screen, waitFor, within } from '@testing-library/react';
 import userEvent, { type UserEvent } from '@testing-library/user-event';
+import { expect } from 'vitest';
 import { MockCloud, type MockOptions } from '../mock/cloud';
 import { handlersFor } from '../mock/handlers';
 import { App } from '../src/App';
@@ -37,4 +38,49 @@ export function callsTo(cloud: MockCloud, method: string, path: string | RegExp)
     (call) =>
       call.method === method && (typeof path === 'string' ? call.path === path : path.test(call.path)),
   );
+}
+
+/** Chooses the option of a select box that begins with these words. */
+export async function choose(user: UserEvent, label: string, option: string): Promise<void> {
+  const box = screen.getByRole<HTMLInputElement>('combobox', { name: label });
+  await waitFor(() => expect(box.disabled).toBe(false));
+  await user.click(box);
+  const found = await waitFor(() => {
+    const popup = document
+      .getElementById(box.getAttribute('aria-controls') ?? '')
+      ?.closest('.ant-select-dropdown');
+    const match = [...(popup?.querySelectorAll('.ant-select-item-option') ?? [])].find((item) =>
+      item.textContent?.startsWith(option),
+    );
+    if (match === undefined) {
+      throw new Error(`no option ${option} for ${label}`);
+    }
+    return match;
+  });
+  await user.click(found);
+}
+
+/** The row of a list in which a text stands. */
+export async function findRow(text: string): Promise<HTMLElement> {
+  const row = (await screen.findByText(text)).closest('tr');
+  if (row === null) {
+    throw new Error(`no row with ${text}`);
+  }
+  return row;
+}
+
+/** Presses a button that asks first, and says yes. */
+export async function confirmed(user: UserEvent, button: HTMLElement, answer: string): Promise<void> {
+  await user.click(button);
+  const yes = await waitFor(() => {
+    const [found] = screen
+      .getAllByRole('dialog')
+      .flatMap((dialog) => within(dialog).queryAllByRole('button', { name: answer }))
+      .filter((candidate) => candidate !== button);
+    if (found === undefined) {
+      throw new Error(`nothing asks about ${answer}`);
+    }
+    return found;
+  });
+  await user.click(yes);
 }

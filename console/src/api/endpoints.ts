@@ -7,20 +7,32 @@ import { randomUuid } from '../util/uuid';
 import { baseApi } from './baseApi';
 import type { ApiProblem } from './errors';
 import type {
+  AssignPrivateIps,
+  AttachNetworkInterface,
   ConsoleOutput,
+  CreateRoute,
+  CreateSecurityGroupRule,
   Image,
   Instance,
   InstanceType,
+  InternetGateway,
   KeyPair,
   LaunchInstanceRequest,
   LoginRequest,
   Me,
   NetworkAcl,
+  NetworkInterface,
   Page,
+  PrefixList,
+  PutNetworkAclEntry,
   RefreshRequest,
+  RouteTable,
   SecurityGroup,
+  SecurityGroupRule,
   Subnet,
   TokenResponse,
+  UpdateNetworkInterface,
+  UpdatePrefixList,
   Vpc,
 } from './types';
 
@@ -64,6 +76,12 @@ function once(key: string = randomUuid()): Record<string, string> {
 }
 
 const path = encodeURIComponent;
+
+/** A body for one thing. */
+interface Change<Body> {
+  id: string;
+  body: Body;
+}
 
 export const endpointsApi = baseApi.injectEndpoints({
   endpoints: (build) => ({
@@ -122,9 +140,132 @@ export const endpointsApi = baseApi.injectEndpoints({
       queryFn: ({ vpc_id }, _api, _extra, fetch) =>
         wholeList<SecurityGroup>(fetch, 'security-groups', vpc_id === undefined ? {} : { vpc_id }),
     }),
+    getSecurityGroup: build.query<SecurityGroup, string>({ query: (id) => `security-groups/${path(id)}` }),
+    addSecurityGroupRule: build.mutation<SecurityGroupRule, Change<CreateSecurityGroupRule>>({
+      query: ({ id, body }) => ({
+        url: `security-groups/${path(id)}/rules`,
+        method: 'POST',
+        headers: once(),
+        body,
+      }),
+    }),
+    removeSecurityGroupRule: build.mutation<SecurityGroup, { id: string; rule: string }>({
+      query: ({ id, rule }) => ({
+        url: `security-groups/${path(id)}/rules/${path(rule)}`,
+        method: 'DELETE',
+      }),
+    }),
     listNetworkAcls: build.query<NetworkAcl[], void>({
       queryFn: (_arg, _api, _extra, fetch) => wholeList<NetworkAcl>(fetch, 'network-acls'),
     }),
+    getNetworkAcl: build.query<NetworkAcl, string>({ query: (id) => `network-acls/${path(id)}` }),
+    addNetworkAclEntry: build.mutation<NetworkAcl, Change<PutNetworkAclEntry>>({
+      query: ({ id, body }) => ({
+        url: `network-acls/${path(id)}/entries`,
+        method: 'POST',
+        headers: once(),
+        body,
+      }),
+    }),
+    removeNetworkAclEntry: build.mutation<NetworkAcl, { id: string; direction: string; rule_number: number }>(
+      {
+        query: ({ id, ...params }) => ({
+          url: `network-acls/${path(id)}/entries`,
+          method: 'DELETE',
+          params,
+        }),
+      },
+    ),
+    listInternetGateways: build.query<InternetGateway[], void>({
+      queryFn: (_arg, _api, _extra, fetch) => wholeList<InternetGateway>(fetch, 'internet-gateways'),
+    }),
+
+    listNetworkInterfaces: build.query<NetworkInterface[], void>({
+      queryFn: (_arg, _api, _extra, fetch) => wholeList<NetworkInterface>(fetch, 'network-interfaces'),
+    }),
+    getNetworkInterface: build.query<NetworkInterface, string>({
+      query: (id) => `network-interfaces/${path(id)}`,
+    }),
+    updateNetworkInterface: build.mutation<NetworkInterface, Change<UpdateNetworkInterface>>({
+      query: ({ id, body }) => ({ url: `network-interfaces/${path(id)}`, method: 'PUT', body }),
+    }),
+    attachNetworkInterface: build.mutation<NetworkInterface, Change<AttachNetworkInterface>>({
+      query: ({ id, body }) => ({
+        url: `network-interfaces/${path(id)}/attach`,
+        method: 'POST',
+        headers: once(),
+        body,
+      }),
+    }),
+    detachNetworkInterface: build.mutation<NetworkInterface, string>({
+      query: (id) => ({ url: `network-interfaces/${path(id)}/detach`, method: 'POST', headers: once() }),
+    }),
+    assignPrivateIps: build.mutation<NetworkInterface, Change<AssignPrivateIps>>({
+      query: ({ id, body }) => ({
+        url: `network-interfaces/${path(id)}/private-ips`,
+        method: 'POST',
+        headers: once(),
+        body,
+      }),
+    }),
+    unassignPrivateIp: build.mutation<NetworkInterface, { id: string; address: string }>({
+      query: ({ id, address }) => ({
+        url: `network-interfaces/${path(id)}/private-ips/unassign`,
+        method: 'POST',
+        headers: once(),
+        body: { private_ips: [address] },
+      }),
+    }),
+
+    listRouteTables: build.query<RouteTable[], void>({
+      queryFn: (_arg, _api, _extra, fetch) => wholeList<RouteTable>(fetch, 'route-tables'),
+    }),
+    getRouteTable: build.query<RouteTable, string>({ query: (id) => `route-tables/${path(id)}` }),
+    addRoute: build.mutation<RouteTable, Change<CreateRoute>>({
+      query: ({ id, body }) => ({
+        url: `route-tables/${path(id)}/routes`,
+        method: 'POST',
+        headers: once(),
+        body,
+      }),
+    }),
+    removeRoute: build.mutation<RouteTable, { id: string; destination_cidr: string }>({
+      query: ({ id, ...params }) => ({ url: `route-tables/${path(id)}/routes`, method: 'DELETE', params }),
+    }),
+    associateRouteTable: build.mutation<RouteTable, { id: string; subnet_id: string }>({
+      query: ({ id, ...body }) => ({
+        url: `route-tables/${path(id)}/associations`,
+        method: 'POST',
+        headers: once(),
+        body,
+      }),
+    }),
+    disassociateRouteTable: build.mutation<RouteTable, { id: string; association: string }>({
+      query: ({ id, association }) => ({
+        url: `route-tables/${path(id)}/associations/${path(association)}`,
+        method: 'DELETE',
+      }),
+    }),
+    /** Lets whoever follows table `id` by an association follow `route_table_id` instead. */
+    moveRouteTableAssociation: build.mutation<
+      RouteTable,
+      { id: string; association: string; route_table_id: string }
+    >({
+      query: ({ id, association, route_table_id }) => ({
+        url: `route-tables/${path(id)}/associations/${path(association)}`,
+        method: 'PUT',
+        body: { route_table_id },
+      }),
+    }),
+
+    listPrefixLists: build.query<PrefixList[], void>({
+      queryFn: (_arg, _api, _extra, fetch) => wholeList<PrefixList>(fetch, 'prefix-lists'),
+    }),
+    getPrefixList: build.query<PrefixList, string>({ query: (id) => `prefix-lists/${path(id)}` }),
+    updatePrefixList: build.mutation<PrefixList, Change<UpdatePrefixList>>({
+      query: ({ id, body }) => ({ url: `prefix-lists/${path(id)}`, method: 'PUT', body }),
+    }),
+
     listKeyPairs: build.query<KeyPair[], void>({
       queryFn: (_arg, _api, _extra, fetch) => wholeList<KeyPair>(fetch, 'key-pairs'),
     }),

@@ -46,6 +46,8 @@ const UNAUTHENTICATED = 4401;
 export const liveTiming = {
   poll: 5_000,
   reconcile: 60_000,
+  /** Of one thing whose last change is not yet in force everywhere. */
+  settle: 1_000,
   /** From opening the socket to `ready`. */
   readyWithin: 10_000,
   firstRetry: 1_000,
@@ -81,6 +83,10 @@ function applyEvent(event: ResourceEvent): Thunk<void> {
       case 'subnet':
       case 'network_acl':
       case 'security_group':
+      case 'internet_gateway':
+      case 'network_interface':
+      case 'route_table':
+      case 'prefix_list':
         dispatch(api.util.invalidateTags(['Network']));
         return;
     }

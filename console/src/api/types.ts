@@ -47,7 +47,21 @@ export type NetworkAclEntry = Omit<Schema['NetworkAclEntry'], 'direction' | 'act
   direction: 'inbound' | 'outbound';
   action: 'allow' | 'deny';
 };
+export type InternetGateway = Schema['InternetGateway'];
+export type NetworkInterface = Schema['NetworkInterface'];
+export type Route = Schema['Route'];
+export type RouteTable = Schema['RouteTable'];
+export type PrefixListEntry = Schema['PrefixListEntry'];
+export type PrefixList = Schema['PrefixList'];
 export type NetworkAcl = Omit<Schema['NetworkAcl'], 'entries'> & { entries: NetworkAclEntry[] };
+
+export type CreateSecurityGroupRule = Schema['CreateSecurityGroupRule'];
+export type PutNetworkAclEntry = Schema['PutNetworkAclEntry'];
+export type AttachNetworkInterface = Schema['AttachNetworkInterface'];
+export type AssignPrivateIps = Schema['AssignPrivateIps'];
+export type UpdateNetworkInterface = Schema['UpdateNetworkInterface'];
+export type CreateRoute = Schema['CreateRoute'];
+export type UpdatePrefixList = Schema['UpdatePrefixList'];
 
 /** What the server sends on `/api/v1/ws` (not part of OpenAPI). */
 export type ServerMessage =
@@ -58,5 +72,16 @@ export type ServerMessage =
 /** One change of one resource. Of instances the event brings the whole, or null when it is gone. */
 export type ResourceEvent = { type: 'event'; seq: number; id: string } & (
   | { resource: 'instance'; item: Instance | null }
-  | { resource: 'vpc' | 'subnet' | 'security_group' | 'network_acl'; item: unknown }
+  | {
+      resource:
+        | 'vpc'
+        | 'subnet'
+        | 'security_group'
+        | 'network_acl'
+        | 'internet_gateway'
+        | 'network_interface'
+        | 'route_table'
+        | 'prefix_list';
+      item: unknown;
+    }
 );

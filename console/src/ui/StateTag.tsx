@@ -11,6 +11,9 @@ const TONES: Record<KnownState, 'good' | 'busy' | 'idle' | 'bad'> = {
   'shutting-down': 'busy',
   terminated: 'idle',
   available: 'good',
+  'in-use': 'good',
+  active: 'good',
+  blackhole: 'bad',
   deleting: 'busy',
   failed: 'bad',
 };

@@ -1,4 +1,4 @@
-import { Button, Drawer, Skeleton } from 'antd';
+import { Button } from 'antd';
 import type { ReactNode } from 'react';
 import { useTranslation } from 'react-i18next';
 import { useLocation, useNavigate, useParams } from 'react-router';
@@ -14,38 +14,19 @@ import { pollingInterval } from '../../api/events';
 import type { Instance } from '../../api/types';
 import { paths } from '../../paths';
 import { useAppSelector } from '../../store';
-import { ApiSnippet } from '../../ui/ApiSnippet';
 import { CopyButton } from '../../ui/CopyButton';
 import { CopyText } from '../../ui/CopyText';
-import { EmptyState } from '../../ui/EmptyState';
 import { Facts } from '../../ui/Facts';
-import { ProblemAlert } from '../../ui/ProblemAlert';
+import { Reference } from '../../ui/Reference';
+import { ResourceDrawer } from '../../ui/ResourceDrawer';
 import { ScrollText } from '../../ui/ScrollText';
+import { Section } from '../../ui/Section';
 import { StateTag } from '../../ui/StateTag';
 import { TimeText } from '../../ui/TimeText';
-import { useRouteDrawer } from '../../ui/useRouteDrawer';
 import { memoryText } from '../../util/units';
+import { nameIn } from '../shared/useLists';
 import { sshHint } from './ssh';
 import { ACTIONS, isAllowed, useInstanceActions } from './useInstanceActions';
-
-function Section({ title, children }: { title: string; children: ReactNode }) {
-  return (
-    <section className="section">
-      <h2>{title}</h2>
-      {children}
-    </section>
-  );
-}
-
-/** A reference to another resource: its name where known, and always its id. */
-function Reference({ id, name, what }: { id: string; name: string | undefined; what: string }) {
-  return (
-    <>
-      {name !== undefined && <span>{name} </span>}
-      <CopyText value={id} what={what} />
-    </>
-  );
-}
 
 function Connect({ instance }: { instance: Instance }) {
   const { t } = useTranslation();
@@ -76,8 +57,6 @@ function Details({ instance }: { instance: Instance }) {
   const { data: subnets } = useListSubnetsQuery();
   const { data: vpcs } = useListVpcsQuery();
   const { data: groups } = useListSecurityGroupsQuery({ vpc_id: instance.vpc_id });
-  const nameOf = (list: { id: string; name: string }[] | undefined, id: string) =>
-    list?.find((item) => item.id === id)?.name;
   return (
     <>
       <Section title={t('detail.connect')}>
@@ -106,7 +85,7 @@ function Details({ instance }: { instance: Instance }) {
               <Reference
                 key="image"
                 id={instance.image_id}
-                name={nameOf(images, instance.image_id)}
+                name={nameIn(images, instance.image_id)}
                 what={t('instances.image')}
               />,
             ],
@@ -138,7 +117,7 @@ function Details({ instance }: { instance: Instance }) {
               <Reference
                 key="vpc"
                 id={instance.vpc_id}
-                name={nameOf(vpcs, instance.vpc_id)}
+                name={nameIn(vpcs, instance.vpc_id)}
                 what={t('common.vpc')}
               />,
             ],
@@ -147,7 +126,7 @@ function Details({ instance }: { instance: Instance }) {
               <Reference
                 key="subnet"
                 id={instance.subnet_id}
-                name={nameOf(subnets, instance.subnet_id)}
+                name={nameIn(subnets, instance.subnet_id)}
                 what={t('common.subnet')}
               />,
             ],
@@ -156,7 +135,7 @@ function Details({ instance }: { instance: Instance }) {
               <ul key="groups">
                 {instance.security_group_ids.map((id) => (
                   <li key={id}>
-                    <Reference id={id} name={nameOf(groups, id)} what={t('detail.securityGroups')} />
+                    <Reference id={id} name={nameIn(groups, id)} what={t('detail.securityGroups')} />
                   </li>
                 ))}
               </ul>,
@@ -196,50 +175,33 @@ export function DetailDrawer() {
     refetchOnMountOrArgChange: true,
   });
   const act = useInstanceActions();
-  const problem = error as ApiProblem | undefined;
-  const missing = problem?.status === 404;
-  const drawer = useRouteDrawer(() => void navigate({ pathname: paths.instances(), search }));
-
   return (
-    <Drawer
-      {...drawer}
-      size={680}
-      title={
+    <ResourceDrawer
+      title={(known) => (
         <div className="drawer-title">
           <span>{instance?.name ?? id}</span>
-          {instance !== undefined && !missing && <StateTag state={instance.state} />}
+          {known !== undefined && <StateTag state={known.state} />}
         </div>
-      }
-      extra={
-        <ApiSnippet
-          calls={[
-            { method: 'GET', path: `/instances/${id}` },
-            { method: 'DELETE', path: `/instances/${id}` },
-          ]}
-        />
-      }
+      )}
+      calls={[
+        { method: 'GET', path: `/instances/${id}` },
+        { method: 'DELETE', path: `/instances/${id}` },
+      ]}
+      list={paths.instances()}
+      item={instance}
+      problem={error as ApiProblem | undefined}
+      onRetry={() => void refetch()}
+      missing={{ title: t('instances.missing'), back: t('instances.showAll') }}
     >
-      {missing && (
-        <EmptyState
-          title={t('instances.missing')}
-          action={<Button onClick={drawer.onClose}>{t('instances.showAll')}</Button>}
-        />
-      )}
-      {problem !== undefined && !missing && (
-        <div className="above-panel">
-          <ProblemAlert problem={problem} onRetry={() => void refetch()} />
-        </div>
-      )}
-      {instance === undefined && problem === undefined && <Skeleton active paragraph={{ rows: 12 }} />}
-      {instance !== undefined && !missing && (
+      {(known) => (
         <>
           <div className="detail-actions">
             {ACTIONS.map((action) => (
               <Button
                 key={action}
                 danger={action === 'terminate'}
-                disabled={!isAllowed(action, instance.state)}
-                onClick={() => act(action, instance)}
+                disabled={!isAllowed(action, known.state)}
+                onClick={() => act(action, known)}
               >
                 {t(`instances.${action}`)}
               </Button>
@@ -248,9 +210,9 @@ export function DetailDrawer() {
               {t('instances.console')}
             </Button>
           </div>
-          <Details instance={instance} />
+          <Details instance={known} />
         </>
       )}
-    </Drawer>
+    </ResourceDrawer>
   );
 }

@@ -2,27 +2,8 @@ import { screen, waitFor, within } from '@testing-library/react';
 import type { UserEvent } from '@testing-library/user-event';
 import { HttpResponse, http } from 'msw';
 import { describe, expect, it } from 'vitest';
-import { callsTo, openConsole } from '../../../test/console';
+import { callsTo, choose, openConsole } from '../../../test/console';
 import { server } from '../../../test/setup';
-
-async function choose(user: UserEvent, label: string, option: string): Promise<void> {
-  const box = screen.getByRole<HTMLInputElement>('combobox', { name: label });
-  await waitFor(() => expect(box.disabled).toBe(false));
-  await user.click(box);
-  const found = await waitFor(() => {
-    const popup = document
-      .getElementById(box.getAttribute('aria-controls') ?? '')
-      ?.closest('.ant-select-dropdown');
-    const match = [...(popup?.querySelectorAll('.ant-select-item-option') ?? [])].find((item) =>
-      item.textContent?.startsWith(option),
-    );
-    if (match === undefined) {
-      throw new Error(`no option ${option} for ${label}`);
-    }
-    return match;
-  });
-  await user.click(found);
-}
 
 async function fill(user: UserEvent, name: string): Promise<void> {
   await user.type(await screen.findByLabelText('Name'), name);

@@ -15,23 +15,15 @@ import { type ApiProblem, isProblem } from '../../api/errors';
 import { paths } from '../../paths';
 import { ApiSnippet } from '../../ui/ApiSnippet';
 import { Facts } from '../../ui/Facts';
+import { Option } from '../../ui/Option';
 import { PageHeader } from '../../ui/PageHeader';
 import { ProblemAlert } from '../../ui/ProblemAlert';
+import { requiredMark } from '../../ui/requiredMark';
 import { utf8Length } from '../../util/text';
 import { memoryText } from '../../util/units';
 import { fieldOf, LaunchKeys, type LaunchValues, toRequest } from './launchRequest';
 
 const USER_DATA_LIMIT = 16 * 1024;
-
-/** One line of a select box: what it is at the left, what tells it from others at the right. */
-function Option({ name, note }: { name: string; note?: ReactNode }) {
-  return (
-    <span className="option">
-      <span className="ellipsis">{name}</span>
-      {note !== undefined && <span className="option-note">{note}</span>}
-    </span>
-  );
-}
 
 export function LaunchPage() {
   const { t } = useTranslation();
@@ -150,9 +142,7 @@ export function LaunchPage() {
         form={form}
         layout="vertical"
         className="launch"
-        requiredMark={(label, { required }) => (
-          <span className={required ? 'required' : undefined}>{label}</span>
-        )}
+        requiredMark={requiredMark}
         scrollToFirstError={{ focus: true, block: 'center' }}
         initialValues={{ associate_public_ip: true }}
         onFinish={submit}

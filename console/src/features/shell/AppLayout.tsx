@@ -1,11 +1,14 @@
 import {
   ApartmentOutlined,
+  BranchesOutlined,
+  DeploymentUnitOutlined,
   DesktopOutlined,
   FilterOutlined,
   MenuFoldOutlined,
   MenuOutlined,
   MenuUnfoldOutlined,
   SafetyCertificateOutlined,
+  UnorderedListOutlined,
 } from '@ant-design/icons';
 import { Button, Drawer, Tooltip } from 'antd';
 import { type ReactNode, useEffect, useState } from 'react';
@@ -38,6 +41,16 @@ function useNavigationGroups(): { title: string; entries: NavEntry[] }[] {
       entries: [
         { to: paths.vpcs(), label: t('nav.vpcs'), icon: <ApartmentOutlined aria-hidden="true" /> },
         {
+          to: paths.routeTables(),
+          label: t('nav.routeTables'),
+          icon: <BranchesOutlined aria-hidden="true" />,
+        },
+        {
+          to: paths.networkInterfaces(),
+          label: t('nav.networkInterfaces'),
+          icon: <DeploymentUnitOutlined aria-hidden="true" />,
+        },
+        {
           to: paths.securityGroups(),
           label: t('nav.securityGroups'),
           icon: <SafetyCertificateOutlined aria-hidden="true" />,
@@ -46,6 +59,11 @@ function useNavigationGroups(): { title: string; entries: NavEntry[] }[] {
           to: paths.networkAcls(),
           label: t('nav.networkAcls'),
           icon: <FilterOutlined aria-hidden="true" />,
+        },
+        {
+          to: paths.prefixLists(),
+          label: t('nav.prefixLists'),
+          icon: <UnorderedListOutlined aria-hidden="true" />,
         },
       ],
     },

@@ -1,0 +1,187 @@
+import { Form, Input, Select, type TableColumnsType } from 'antd';
+import type { ReactNode } from 'react';
+import { useTranslation } from 'react-i18next';
+import { type ChangeState, RowsEditor } from './RowsEditor';
+
+/** What the rules of a security group and the entries of a network ACL have in common. */
+export interface Rule {
+  direction: 'inbound' | 'outbound';
+  protocol: string;
+  port_range: string;
+  icmp_type?: number | null;
+  icmp_code?: number | null;
+}
+
+/** What the form holds. */
+export interface RuleValues {
+  direction: Rule['direction'];
+  protocol: string;
+  /** Ports, or type and code for ICMP; what a protocol has none of is not looked at. */
+  ports?: string;
+  peer: string;
+}
+
+const PROTOCOLS = ['tcp', 'udp', 'icmp', 'all'];
+const PORTS = /^(all|\d{1,5}(-\d{1,5})?)$/;
+const TYPE_AND_CODE = /^\d{1,3}(\/\d{1,3})?$/;
+
+const hasPorts = (protocol: string) => protocol === 'tcp' || protocol === 'udp';
+
+/** The part of a request that says which packets are meant: ports for TCP and UDP, type and code for ICMP. */
+export function packetsOf({ direction, protocol, ports }: RuleValues) {
+  const text = ports?.trim() ?? '';
+  if (hasPorts(protocol)) {
+    return { direction, protocol, port_range: text };
+  }
+  const [type, code] = text.split('/');
+  return {
+    direction,
+    protocol,
+    ...(protocol === 'icmp' && type ? { icmp_type: Number(type) } : {}),
+    ...(protocol === 'icmp' && code ? { icmp_code: Number(code) } : {}),
+  };
+}
+
+/** Ports, or type and code for ICMP. */
+export function portsText(rule: Rule, all: string): string {
+  if (rule.protocol === 'icmp') {
+    const parts = [rule.icmp_type ?? null, rule.icmp_code ?? null].filter((n) => n !== null);
+    return parts.length === 0 ? all : parts.join('/');
+  }
+  return rule.port_range === 'all' ? all : rule.port_range;
+}
+
+/** The field whose meaning follows the protocol. */
+function PortsField() {
+  const { t } = useTranslation();
+  const form = Form.useFormInstance();
+  const protocol = (Form.useWatch('protocol', form) as string | undefined) ?? 'tcp';
+  const isIcmp = protocol === 'icmp';
+  return (
+    <Form.Item
+      name="ports"
+      label={isIcmp ? t('rules.typeAndCode') : t('rules.ports')}
+      dependencies={['protocol']}
+      validateFirst
+      rules={[
+        { required: hasPorts(protocol), message: t('rules.portsRequired') },
+        ...(hasPorts(protocol) ? [{ pattern: PORTS, message: t('rules.portsWrong') }] : []),
+        ...(isIcmp ? [{ pattern: TYPE_AND_CODE, message: t('rules.typeAndCodeWrong') }] : []),
+      ]}
+    >
+      <Input
+        className="mono"
+        autoComplete="off"
+        placeholder={isIcmp ? '8/0' : hasPorts(protocol) ? '80-443' : t('rules.all')}
+        disabled={protocol === 'all'}
+      />
+    </Form.Item>
+  );
+}
+
+/** Rules as a table, with a form for another one. */
+export function RuleRows<T extends Rule, V extends RuleValues = RuleValues>({
+  label,
+  addLabel,
+  rows,
+  rowKey,
+  peerOf,
+  nameOf = (_, text) => text,
+  empty,
+  columns = {},
+  fields,
+  initial,
+  peerHint,
+  isFixed,
+  onAdd,
+  onRemove,
+  state,
+}: {
+  label: string;
+  addLabel: string;
+  rows: T[];
+  rowKey: (row: T) => string;
+  /** The other side. */
+  peerOf: (row: T) => string;
+  /** What a rule is called, made of what it says. */
+  nameOf?: (row: T, text: string) => string;
+  empty?: string;
+  /** Columns of its own: after the direction, and at the end. */
+  columns?: { first?: TableColumnsType<T>; last?: TableColumnsType<T> };
+  /** Fields of its own. */
+  fields?: ReactNode;
+  initial?: Partial<V>;
+  /** What the other side may be. */
+  peerHint: string;
+  isFixed?: (row: T) => boolean;
+  onAdd: (values: V) => Promise<boolean>;
+  onRemove: (row: T) => Promise<boolean>;
+  state: ChangeState;
+}) {
+  const { t } = useTranslation();
+  const protocolText = (protocol: string) => (protocol === 'all' ? t('rules.all') : protocol.toUpperCase());
+  return (
+    <RowsEditor<T, V>
+      label={label}
+      rows={rows}
+      rowKey={rowKey}
+      empty={empty}
+      isFixed={isFixed}
+      nameOf={(row) =>
+        nameOf(
+          row,
+          [
+            t(`rules.${row.direction}`),
+            protocolText(row.protocol),
+            portsText(row, t('rules.all')),
+            peerOf(row),
+          ].join(' '),
+        )
+      }
+      columns={[
+        { key: 'direction', title: t('rules.direction'), render: (_, row) => t(`rules.${row.direction}`) },
+        ...(columns.first ?? []),
+        { key: 'protocol', title: t('rules.protocol'), render: (_, row) => protocolText(row.protocol) },
+        { key: 'ports', title: t('rules.ports'), render: (_, row) => portsText(row, t('rules.all')) },
+        {
+          key: 'peer',
+          title: t('rules.peer'),
+          render: (_, row) => <span className="mono">{peerOf(row)}</span>,
+        },
+        ...(columns.last ?? []),
+      ]}
+      onRemove={onRemove}
+      add={{
+        label: addLabel,
+        initial: { direction: 'inbound', protocol: 'tcp', ...initial } as Partial<V>,
+        send: onAdd,
+        fields: (
+          <>
+            <Form.Item name="direction" label={t('rules.direction')}>
+              <Select
+                options={(['inbound', 'outbound'] as const).map((value) => ({
+                  value,
+                  label: t(`rules.${value}`),
+                }))}
+              />
+            </Form.Item>
+            {fields}
+            <Form.Item name="protocol" label={t('rules.protocol')}>
+              <Select options={PROTOCOLS.map((value) => ({ value, label: protocolText(value) }))} />
+            </Form.Item>
+            <PortsField />
+            <Form.Item
+              name="peer"
+              className="row-wide"
+              label={t('rules.peer')}
+              rules={[{ required: true, whitespace: true, message: t('rules.peerRequired') }]}
+            >
+              <Input className="mono" autoComplete="off" spellCheck={false} placeholder={peerHint} />
+            </Form.Item>
+          </>
+        ),
+      }}
+      state={state}
+    />
+  );
+}
