@@ -1,9 +1,13 @@
 //! The doors against the real host.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod doctor;
 mod flows;
 mod image;
+#[path = "../../../gon-net/fixtures/interpreted.rs"]
+mod interpreted;
+#[path = "../../../gon-net/fixtures/model.rs"]
+mod model;
 mod namespace;
 mod netfilter;
 mod netlink;
@@ -13,8 +17,11 @@ mod packets_acl;
 mod packets_addresses;
 mod packets_lab;
 mod packets_overlay;
+mod packets_random;
 mod postgres;
 mod qemu;
+#[path = "../../../gon-net/fixtures/random.rs"]
+mod random;
 mod run;
 #[path = "../../../gon-net/fixtures/topology.rs"]
 mod topology;

@@ -3,6 +3,7 @@
 //!
 //! Everything is named after the process and goes away with the lab: daemons by pid, namespaces by name.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -274,6 +275,14 @@ impl Lab {
         self.vsctl(&tunnel.split_whitespace().collect::<Vec<_>>());
     }
 
+    /// Makes the switch know another node's Ethernet address, so that no first packet through the tunnel is lost. In userspace
+    /// it learns by the answers to what its host asks; and a host that was asked itself asks no more.
+    pub fn meet(&self, n: u32) {
+        let host = self.host();
+        run("ip", &["-n", &host, "neigh", "flush", "dev", service::UNDERLAY_BRIDGE]);
+        assert!(pings(&host, &underlay(n).to_string()));
+    }
+
     fn connect(&mut self) {
         self.wait_for("br-int.mgmt");
         self.session = Some(Session::connect(&self.path("br-int.mgmt")));
@@ -294,6 +303,40 @@ impl Lab {
         run("ip", &["-n", &guest, "route", "add", "default", "via", &router]);
         let number = format!("ofport_request={no}");
         self.vsctl(&["add-port", "br-int", &device, "--", "set", "interface", &device, &number]);
+    }
+
+    /// Wires to ports of the switch with nobody at their ends: no address, no answers.
+    pub fn plug_bare(&mut self, numbers: impl Iterator<Item = u16>) -> BTreeMap<u16, Wire> {
+        let (host, ends) = (self.host(), self.add_namespace("ends"));
+        let mut words: Vec<String> = vec![];
+        let mut wires = BTreeMap::new();
+        for no in numbers {
+            let device = format!("v{no}");
+            veth((&host, &device), (&ends, &device));
+            run("ip", &["-n", &ends, "link", "set", &device, "arp", "off", "up"]);
+            run("ip", &["-n", &host, "link", "set", &device, "up"]);
+            if !words.is_empty() {
+                words.push("--".to_owned());
+            }
+            let add = format!("add-port br-int {device} -- set interface {device} ofport_request={no}");
+            words.extend(add.split(' ').map(str::to_owned));
+            wires.insert(no, Wire::on(&ends, &device));
+        }
+        self.vsctl(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        wires
+    }
+    /// The host's sides of the way to local services and of the way out. From now on nobody is there but who holds the
+    /// wires: the host itself hears nothing.
+    pub fn bare_host(&self) -> [Wire; 2] {
+        let (host, devices) = (self.host(), [service::META_DEVICE, service::EXT_DEVICE]);
+        let rules: String = devices.iter().map(|device| format!("iifname \"{device}\" drop\n")).collect();
+        let chain = "type filter hook prerouting priority -400;";
+        nft(&host, &format!("table ip deaf {{\nchain before {{\n{chain}\n{rules}}}\n}}\n"));
+        devices.map(|device| Wire::on(&host, device))
+    }
+    /// The bridge's management socket, and the control socket of its switch.
+    pub fn sockets(&self) -> (String, String) {
+        (self.path("br-int.mgmt"), self.path("switch.ctl"))
     }
 
     /// The world: 198.51.100.2 behind the host, which is 198.51.100.1 there and forwards.
@@ -359,11 +402,13 @@ impl Drop for Lab {
 /// A veth pair from one namespace to `eth0` of another, without offloads: the userspace datapath forwards frames as
 /// they are, and a checksum left to the hardware would never be made.
 fn cable(here: &str, device: &str, there: &str) {
-    run(
-        "ip",
-        &["link", "add", device, "netns", here, "type", "veth", "peer", "name", "eth0", "netns", there],
-    );
-    for (ns, name) in [(here, device), (there, "eth0")] {
+    veth((here, device), (there, "eth0"));
+}
+fn veth(here: (&str, &str), there: (&str, &str)) {
+    let words =
+        format!("link add {} netns {} type veth peer name {} netns {}", here.1, here.0, there.1, there.0);
+    run("ip", &words.split(' ').collect::<Vec<_>>());
+    for (ns, name) in [here, there] {
         let name = name.to_owned();
         inside(ns, move || offloads_off(&name));
     }
@@ -517,10 +562,15 @@ pub struct Wire(File);
 
 impl Wire {
     pub fn tap(ns: &str) -> Self {
-        inside(ns, || {
+        Self::on(ns, "eth0")
+    }
+    /// On another device of a namespace.
+    pub fn on(ns: &str, device: &str) -> Self {
+        let device = std::ffi::CString::new(device).unwrap();
+        inside(ns, move || {
             let socket = raw_socket(libc::AF_PACKET, EVERY_PROTOCOL.into());
             // SAFETY: the name ends in a zero byte.
-            let index = unsafe { libc::if_nametoindex(c"eth0".as_ptr()) };
+            let index = unsafe { libc::if_nametoindex(device.as_ptr()) };
             // SAFETY: all-zero is a valid value of this plain structure.
             let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
             address.sll_family = u16::try_from(libc::AF_PACKET).unwrap();
@@ -545,6 +595,28 @@ impl Wire {
         let mut frame = frame.to_vec();
         frame.resize(frame.len().max(60), 0);
         self.0.write_all(&frame).unwrap();
+    }
+    /// From now on, what is sent here is not read here, and reading never waits.
+    pub fn deaf_to_itself(&self) {
+        const PACKET_IGNORE_OUTGOING: i32 = 23;
+        let on: i32 = 1;
+        let size = u32::try_from(size_of::<i32>()).unwrap();
+        // SAFETY: the value is valid for its size, and outlives the call.
+        let done = unsafe {
+            let value = (&raw const on).cast();
+            libc::setsockopt(self.0.as_raw_fd(), libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, value, size)
+        };
+        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+        rustix::io::ioctl_fionbio(&self.0, true).unwrap();
+    }
+    /// A frame that is there already.
+    pub fn poll(&mut self) -> Option<Vec<u8>> {
+        let mut frame = [0; 2048];
+        match self.0.read(&mut frame) {
+            Ok(n) => Some(frame[..n].to_vec()),
+            Err(error) if [ErrorKind::WouldBlock, ErrorKind::Interrupted].contains(&error.kind()) => None,
+            Err(error) => panic!("{error}"),
+        }
     }
     /// The first frame that the condition takes, within the time.
     pub fn wait(&mut self, patience: Duration, mut wanted: impl FnMut(&[u8]) -> bool) -> Option<Vec<u8>> {

@@ -38,7 +38,7 @@ fn nodes(fabric: &Fabric, count: u32) -> Vec<Lab> {
     // kernel keeps it until ARP is answered).
     for (from, lab) in (1..).zip(&labs) {
         for to in (1..=count).filter(|to| *to != from) {
-            assert!(pings(&lab.host(), &underlay(to).to_string()));
+            lab.meet(to);
         }
     }
     labs

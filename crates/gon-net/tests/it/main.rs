@@ -1,6 +1,8 @@
 //! The compiled flows of whole sites, interpreted.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
+#[path = "../../fixtures/interpreted.rs"]
+mod interpreted;
 #[path = "../../fixtures/model.rs"]
 mod model;
 #[path = "../../fixtures/random.rs"]
