@@ -5,19 +5,21 @@
 //! packet of a new connection, not what they should do; over a tunnel it goes on with the other node's document, if that is
 //! among them.
 
+mod words;
+
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-use gon_proto::{Direction, NodeNetwork, Peer, PortSpec, RouteTarget, RuleSpec};
+use gon_proto::{NodeNetwork, PortSpec};
 use gon_types::MacAddr;
-use gon_types::id::{NetworkInterfaceId, NodeId};
+use gon_types::id::{NetworkInterfaceId, NodeId, SubnetId};
 
 use crate::compile::{NodeFacts, Reason, compile};
 use crate::flow::{Field, IP_ICMP, IP_TCP, IP_UDP};
-use crate::pipeline::{SUBNET, Stage, VPC, acl_entry};
 use crate::service::{EXT_PORT, META_PORT, TUNNEL_PORT};
 use crate::trace::{Conntrack, Packet, Step, Verdict, trace};
+use words::Reader;
 
 /// A packet to ask about: `tcp,10.0.1.5:40000>10.0.2.7:22`, `icmp,10.0.1.5>8.8.8.8` (an echo request), `47,10.0.1.5>10.0.2.7`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +110,8 @@ pub struct Line {
     pub stage: &'static str,
     /// What decided, in words.
     pub because: String,
+    /// If a route decided, or that there is none: the subnet whose route table was asked.
+    pub routes_of: Option<SubnetId>,
     /// Whether the packet ended here.
     pub dropped: bool,
     /// The flow.
@@ -121,6 +125,12 @@ pub struct Hop {
     pub node: NodeId,
     /// Its stages.
     pub lines: Vec<Line>,
+    /// By which port of the switch it came.
+    pub in_port: u32,
+    /// As it came.
+    pub packet: Packet,
+    /// The ports of the switch that it left by.
+    pub outputs: Vec<u32>,
 }
 
 /// What became of the packet.
@@ -130,13 +140,15 @@ pub struct Explanation {
     pub hops: Vec<Hop>,
     /// In the end.
     pub end: String,
+    /// Where the tunnel leads that it went into, if that node's document is needed to go on.
+    pub onward: Option<Ipv4Addr>,
 }
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for hop in &self.hops {
             writeln!(f, "on node {}", hop.node)?;
-            for Line { stage, because, dropped, step } in &hop.lines {
+            for Line { stage, because, dropped, step, .. } in &hop.lines {
                 let mark = if *dropped { "✗" } else { "·" };
                 writeln!(f, "{}", format!("  {mark} {stage:<14} {because}").trim_end())?;
                 write!(f, "      table={},priority={}", step.table, step.priority)?;
@@ -172,11 +184,15 @@ pub fn explain(
             return Err(ExplainError::Closed(closed.reason.clone()));
         }
         let verdict = trace(&compiled.flows, in_port, &packet, &mut Conntrack::new());
-        let lines = verdict.path.iter().map(|step| line(document, step)).collect();
-        hops.push(Hop { node: document.node, lines });
+        let mut reader = Reader::new(document, in_port, &packet);
+        let lines: Vec<_> = verdict.path.iter().map(|step| reader.line(step)).collect();
+        let outputs = verdict.outputs.iter().map(|(port, _)| *port).collect();
+        let hop = Hop { node: document.node, lines, in_port, packet: packet.clone(), outputs };
+        let end = ending(document, &hop, &verdict);
+        hops.push(hop);
         let over = verdict.outputs.iter().find(|(port, _)| *port == TUNNEL_PORT);
         let Some((_, sent)) = over.filter(|_| in_port != TUNNEL_PORT) else {
-            return Ok(Explanation { hops, end: ending(document, in_port, &verdict) });
+            return Ok(Explanation { hops, end, onward: None });
         };
         let (here, there) = (facts.overlay.as_ref().map(|o| o.address), sent.addr(Field::TunDst));
         let next = nodes.iter().find(|(_, f)| f.overlay.as_ref().is_some_and(|o| o.address == there));
@@ -187,7 +203,7 @@ pub fn explain(
             }
             _ => {
                 let end = format!("goes through a tunnel to the node at {there}, whose document is not here");
-                return Ok(Explanation { hops, end });
+                return Ok(Explanation { hops, end, onward: Some(there) });
             }
         }
     }
@@ -195,9 +211,12 @@ pub fn explain(
 
 /// As the guest would send it: to a neighbour if it is one, else through the router.
 fn packet_of(document: &NodeNetwork, from: &PortSpec, question: &Question) -> Packet {
-    let neighbour =
-        document.addresses.iter().find(|a| a.subnet == from.subnet && a.private_ip == question.dst);
-    let hop = neighbour.map_or(MacAddr::ROUTER, |a| a.mac);
+    let there =
+        |port: &&PortSpec| port.subnet == from.subnet && port.addresses().any(|ip| ip == question.dst);
+    let here = document.ports.iter().find(there).map(|port| port.mac);
+    let known =
+        || document.addresses.iter().find(|a| a.subnet == from.subnet && a.private_ip == question.dst);
+    let hop = here.or_else(|| known().map(|a| a.mac)).unwrap_or(MacAddr::ROUTER);
     let packet = Packet::ip((from.mac, question.src), (hop, question.dst), question.proto);
     let (sport, dport) = (question.sport.into(), question.dport.into());
     match question.proto {
@@ -208,119 +227,26 @@ fn packet_of(document: &NodeNetwork, from: &PortSpec, question: &Question) -> Pa
     }
 }
 
-fn ending(document: &NodeNetwork, in_port: u32, verdict: &Verdict) -> String {
+fn ending(document: &NodeNetwork, hop: &Hop, verdict: &Verdict) -> String {
     let Some((port, packet)) = verdict.outputs.first() else {
-        let stage = verdict.last_stage().map_or("?", Stage::name);
-        return format!("dropped in {stage}");
+        return match hop.lines.last() {
+            Some(Line { stage, because, .. }) => format!("dropped in {stage}: {because}"),
+            None => "dropped".to_owned(),
+        };
     };
     match *port {
-        EXT_PORT => format!("leaves the node, as from {}", packet.addr(Field::IpSrc)),
+        EXT_PORT => format!("leaves through the internet gateway, as from {}", packet.addr(Field::IpSrc)),
         META_PORT => "is answered by the node's local services".to_owned(),
-        port if port == in_port => "is answered by the router".to_owned(),
+        port if port == hop.in_port => "is answered by the router".to_owned(),
         port => {
             let to = document.ports.iter().find(|p| u32::from(p.port_no) == port);
             to.map_or_else(
                 || format!("out of port {port}"),
-                |p| format!("delivered to {} ({})", p.id, p.private_ip),
+                |p| format!("delivered to {} ({}) of {}", p.id, p.private_ip, p.instance),
             )
         }
     }
 }
-
-fn line(document: &NodeNetwork, step: &Step) -> Line {
-    let stage = Stage::of_table(step.table);
-    let because = stage.map_or_else(String::new, |stage| because(document, stage, step));
-    Line { stage: stage.map_or("?", Stage::name), because, dropped: step.drops, step: step.clone() }
-}
-
-fn because(document: &NodeNetwork, stage: Stage, step: &Step) -> String {
-    let nothing = step.priority == 0;
-    match stage {
-        Stage::Classify if nothing => "no open port".to_owned(),
-        Stage::Admit if step.drops => {
-            "port security: not this port's own address or Ethernet address".to_owned()
-        }
-        Stage::Admit => "port security: its own".to_owned(),
-        Stage::Policy if step.drops => "no rule of its security groups allows it".to_owned(),
-        Stage::Policy => rule(document, step),
-        Stage::AclOut | Stage::AclIn => acl(document, step),
-        Stage::Route | Stage::Arrival if !nothing => route(document, stage, step),
-        Stage::Route => "no route".to_owned(),
-        Stage::Arrival => "the receiver's route table has no way back".to_owned(),
-        Stage::Gateway if step.drops => "no public address".to_owned(),
-        Stage::Locate if step.drops => "nobody has that address here".to_owned(),
-        Stage::TunnelIn if step.drops => "the sender does not belong where it comes from".to_owned(),
-        _ if nothing => "nothing allows it".to_owned(),
-        _ => origin(document, step).unwrap_or_default(),
-    }
-}
-
-/// The resource that a flow stands for.
-fn origin(document: &NodeNetwork, step: &Step) -> Option<String> {
-    let cookie = step.cookie;
-    cookie.origin()?;
-    let ports = document.ports.iter().filter(|p| cookie.is_of(p.id)).map(|p| p.id.to_string());
-    let subnets = document.subnets.iter().filter(|s| cookie.is_of(s.id)).map(|s| s.id.to_string());
-    let vpcs = document.vpcs.iter().filter(|v| cookie.is_of(v.id)).map(|v| v.id.to_string());
-    let mut all = ports.chain(subnets).chain(vpcs);
-    all.next()
-}
-
-fn rule(document: &NodeNetwork, step: &Step) -> String {
-    // Of a conjunction the second clause is the rule, the first the group that the peer is a member of.
-    let cookie = step.clauses.get(1).copied().unwrap_or(step.cookie);
-    let mut rules = document.groups.iter().flat_map(|g| g.rules.iter().map(move |r| (g, r)));
-    match rules.find(|(_, rule)| cookie.is_of(rule.id)) {
-        Some((group, rule)) => format!("rule {} of {}: {}", rule.id, group.id, words(rule)),
-        None => format!("rule …{}", cookie.origin().unwrap_or_default()),
-    }
-}
-
-fn words(rule: &RuleSpec) -> String {
-    let (way, from) = match rule.direction {
-        Direction::Inbound => ("in", "from"),
-        Direction::Outbound => ("out", "to"),
-    };
-    let ports = rule.ports.map(|p| format!(" {p}")).unwrap_or_default();
-    let peer = match &rule.peer {
-        Peer::Cidr(net) => net.to_string(),
-        Peer::Group(id) => format!("members of {id}"),
-    };
-    format!("{way} {}{ports} {from} {peer}", rule.protocol)
-}
-
-fn acl(document: &NodeNetwork, step: &Step) -> String {
-    let verb = if step.drops { "denies" } else { "allows" };
-    let entry = acl_entry(step.priority).map_or_else(|| "*".to_owned(), |n| n.to_string());
-    match document.acls.iter().find(|a| step.cookie.is_of(a.id)) {
-        Some(acl) => format!("entry {entry} of {} {verb} it", acl.id),
-        None => format!("no network ACL {verb} it"),
-    }
-}
-
-fn route(document: &NodeNetwork, stage: Stage, step: &Step) -> String {
-    let field = if stage == Stage::Route { Field::IpDst } else { Field::IpSrc };
-    let key = step.matches.get(VPC).zip(step.matches.get(SUBNET));
-    let (Some(_), Some(block)) = (key, step.matches.get(field).or(Some(NO_BLOCK))) else {
-        return "no packet is routed to such an address, or with so little time to live".to_owned();
-    };
-    let address = Ipv4Addr::from(u32::try_from(block.value).unwrap_or(0));
-    let net = format!("{address}/{}", block.mask.count_ones());
-    let subnet = document.subnets.iter().find(|s| step.cookie.is_of(s.id));
-    let target = subnet.and_then(|s| s.routes.iter().find(|r| r.destination.trunc().to_string() == net));
-    let way = match target.map(|r| &r.target) {
-        None => "local".to_owned(),
-        Some(RouteTarget::InternetGateway(gateway)) => gateway.id.to_string(),
-        Some(RouteTarget::Interface { private_ip }) => format!("the interface of {private_ip}"),
-        Some(RouteTarget::Blackhole) => "blackhole".to_owned(),
-    };
-    let of = subnet.map(|s| format!(" of {}", s.id)).unwrap_or_default();
-    let dead = if step.drops { ", which leads nowhere" } else { "" };
-    format!("route {net} → {way}{of}{dead}")
-}
-
-/// What a route for everything matches: nothing in particular.
-const NO_BLOCK: crate::flow::Condition = crate::flow::Condition { field: Field::IpDst, value: 0, mask: 0 };
 
 #[cfg(test)]
 mod tests {
@@ -356,8 +282,12 @@ mod tests {
         golden("explain", &text);
         // Without the other node's document it says where the packet went.
         let question = "tcp,10.0.1.10:40000>10.0.2.10:5432".parse().unwrap();
-        let end = explain(&site()[..1], id(16), &question).unwrap().end;
-        assert!(end.contains("192.0.2.2"), "{end}");
+        let cut = explain(&site()[..1], id(16), &question).unwrap();
+        assert!(cut.end.contains("192.0.2.2"), "{}", cut.end);
+        assert_eq!(cut.onward, Some(Ipv4Addr::new(192, 0, 2, 2)));
+        let whole = explain(&site(), id(16), &question).unwrap();
+        assert_eq!((whole.onward, whole.hops[0].outputs.clone()), (None, vec![TUNNEL_PORT]));
+        assert_eq!((whole.hops[1].in_port, whole.hops[1].outputs.clone()), (TUNNEL_PORT, vec![18]));
         assert_eq!(explain(&site(), id(99), &question), Err(ExplainError::NoSuchPort));
         let mut broken = site();
         broken[0].0.ports[0].groups.clear();

@@ -12,6 +12,7 @@ pub mod join;
 pub mod network;
 pub mod paths;
 pub mod report;
+pub mod trace;
 
 pub use compute::{DiskSpec, ImageSpec, InstanceSpec, NicSpec, NodeCompute, Origin, PowerSpec};
 pub use doorbell::Doorbell;

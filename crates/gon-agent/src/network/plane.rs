@@ -32,9 +32,9 @@ use super::{Config, chain, guard};
 
 /// Ethernet address of the host's side of the device toward local services: of no vendor, the same on every node, never
 /// seen outside it.
-const META_MAC: MacAddr = MacAddr([0x0a, 0x67, 0x6f, 0x6e, 0x00, 0x02]);
+pub(super) const META_MAC: MacAddr = MacAddr([0x0a, 0x67, 0x6f, 0x6e, 0x00, 0x02]);
 /// Ethernet address of the host's side of the device toward the outside.
-const EXT_MAC: MacAddr = MacAddr([0x0a, 0x67, 0x6f, 0x6e, 0x00, 0x03]);
+pub(super) const EXT_MAC: MacAddr = MacAddr([0x0a, 0x67, 0x6f, 0x6e, 0x00, 0x03]);
 /// MTU of both: that of the host's own network.
 const HOST_MTU: u16 = 1500;
 /// Connections one port may have (rule R13).
@@ -393,14 +393,16 @@ impl Plane {
         Ok(settled.await?)
     }
 
-    /// Whether a document has other ports, or ports of another shape, than the one at hand.
+    /// Whether a document has other ports, or ports of another shape or in another order, than the one at hand.
     #[must_use]
     pub fn changes_ports(&self, next: &NodeNetwork) -> bool {
-        let shape = |p: &PortSpec| {
-            (p.id, p.device.clone(), p.port_no, p.owner_uid, p.dhcp.mtu, p.mac, p.private_ip, p.subnet)
+        let same = |a: &PortSpec, b: &PortSpec| {
+            (a.id, &a.device, a.port_no, a.owner_uid) == (b.id, &b.device, b.port_no, b.owner_uid)
+                && (a.dhcp.mtu, a.mac, a.private_ip, a.subnet) == (b.dhcp.mtu, b.mac, b.private_ip, b.subnet)
         };
-        let shapes = |d: &NodeNetwork| d.ports.iter().map(shape).collect::<HashSet<_>>();
-        self.document.as_ref().is_none_or(|now| shapes(now) != shapes(next))
+        self.document.as_ref().is_none_or(|now| {
+            now.ports.len() != next.ports.len() || now.ports.iter().zip(&next.ports).any(|(a, b)| !same(a, b))
+        })
     }
 
     /// Takes the devices down that `next` no longer has.

@@ -8,7 +8,13 @@ mod ledger;
 mod link;
 mod manager;
 mod mini;
+#[path = "../../../gon-net/fixtures/model.rs"]
+mod model;
 mod network;
 mod overlay;
+#[path = "../../../gon-net/fixtures/random.rs"]
+mod random;
 mod samples;
 mod storage;
+#[path = "../../../gon-net/fixtures/topology.rs"]
+mod topology;

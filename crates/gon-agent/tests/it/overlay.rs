@@ -1,5 +1,7 @@
 //! Two network agents on a wire: each in a network namespace of its own, with its own switch in userspace.
 
+mod trace;
+
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
