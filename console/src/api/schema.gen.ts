@@ -1207,6 +1207,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/trace": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Follow a packet of an interface through the compiled network, stage by stage
+         * @description Action `TracePacket`.
+         */
+        post: operations["tracePacket"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/vpcs": {
         parameters: {
             query?: never;
@@ -1872,6 +1892,15 @@ export interface components {
             /** @description All, when more than one was asked for. */
             instances?: components["schemas"]["Instance"][];
         };
+        /** @description What the switch of a node says. */
+        LiveTrace: {
+            /** @description In words: how many flows, or where they part, or why there is no answer. */
+            detail: string;
+            /** @description The flows that the switch takes it through, in its words, if they are not the same. */
+            flows: string[];
+            /** @description `same`: the same flows, the same end. `differs`. `unavailable`: the node or its switch did not answer. */
+            verdict: string;
+        };
         /** @description Who signs in. */
         LoginRequest: {
             /** @description Its password. */
@@ -2174,6 +2203,19 @@ export interface components {
             items: components["schemas"]["Operation"][];
             /** @description Where the next page begins: send it as `cursor`. Null on the last page. */
             next_cursor: string | null;
+        };
+        /** @description What becomes of a packet: as what the API knows is compiled for the nodes it comes through. */
+        PacketTrace: {
+            /** @description Whether it ended on its way; `false` if it came to an interface, was answered or left the last node. */
+            dropped: boolean;
+            /** @description In words, where it ended. */
+            end: string;
+            /** @description The nodes it comes through, in order. */
+            hops: components["schemas"]["TraceHop"][];
+            /** @description The interface that sends it. */
+            network_interface_id: string;
+            /** @description The packet. */
+            packet: string;
         };
         /** @description A prefix list. */
         PrefixList: {
@@ -2532,6 +2574,49 @@ export interface components {
             refresh_token: string;
             /** @description `Bearer`. */
             token_type: string;
+        };
+        /** @description What becomes of a packet on a node. */
+        TraceHop: {
+            live?: components["schemas"]["LiveTrace"] | null;
+            /** @description `node-…`. */
+            node_id: string;
+            /** @description Its name. */
+            node_name: string;
+            /** @description The stages it goes through, in order. */
+            stages: components["schemas"]["TraceStage"][];
+        };
+        /** @description A packet to follow. */
+        TracePacket: {
+            /** @description Whether the switches of the nodes are asked, too. Nothing is sent for that. */
+            live?: boolean;
+            /** @description The interface that sends it (`eni-…`), whoever has it. */
+            network_interface_id: string;
+            /**
+             * @description The first packet of a connection: `tcp,10.0.1.5:40000>10.0.2.7:22`, `icmp,10.0.1.5>8.8.8.8` (an echo request),
+             *     `47,10.0.1.5>10.0.2.7` (another IP protocol).
+             */
+            packet: string;
+        };
+        /** @description What one stage does with a packet. */
+        TraceStage: {
+            /** @description What decides, in words: which rule of which group, which entry of which ACL, which route; may be empty. */
+            because: string;
+            /** @description Whether the packet ends here. */
+            dropped: boolean;
+            /** @description The flow: what it matches, in Open vSwitch's words. */
+            matches: string;
+            /**
+             * Format: int32
+             * @description The flow: its priority.
+             */
+            priority: number;
+            /** @description Its name. */
+            stage: string;
+            /**
+             * Format: int32
+             * @description The flow: its table.
+             */
+            table: number;
         };
         /** @description Addresses to take from an interface. */
         UnassignPrivateIps: {
@@ -6106,6 +6191,42 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Why not. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    tracePacket: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description 1 to 64 characters: the same key and request is done once and answered alike for a day. */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TracePacket"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PacketTrace"];
+                };
             };
             /** @description Why not. */
             default: {

@@ -20,6 +20,7 @@ pub mod prefix_lists;
 pub mod route_tables;
 pub mod security_groups;
 pub mod subnets;
+pub mod trace;
 pub mod vpcs;
 
 pub use error::Problem;

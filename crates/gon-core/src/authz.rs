@@ -91,6 +91,7 @@ actions! {
     RunInstances: Write; DescribeInstances: Read; ModifyInstanceAttribute: Write; TerminateInstances: Write;
     StartInstances: Write; StopInstances: Write; RebootInstances: Write; GetConsoleOutput: Read;
     DescribeNodes: Operate; CordonNode: Operate; UncordonNode: Operate; DrainNode: Operate; RemoveNode: Operate;
+    TracePacket: Operate;
     DescribeOperations: Read; CancelOperation: Write;
     DescribeSelf: Read; WatchEvents: Read;
 }

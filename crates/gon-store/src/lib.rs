@@ -37,6 +37,7 @@ pub mod route_tables;
 pub mod security_groups;
 pub mod sessions;
 pub mod subnets;
+pub mod trace;
 pub mod users;
 pub mod v4;
 pub mod vpcs;

@@ -195,7 +195,7 @@ impl Worker {
     async fn known(&self) -> NodeId {
         let mut pause = KNOWN.0;
         loop {
-            if let Some(id) = self.written_down() {
+            if let Some(id) = node_of(&self.layout) {
                 return id;
             }
             self.waiting.fetch_add(1, Ordering::Relaxed);
@@ -206,15 +206,15 @@ impl Worker {
     }
 }
 
-impl Worker {
-    fn written_down(&self) -> Option<NodeId> {
-        #[derive(serde::Deserialize)]
-        struct Identity {
-            node: NodeId,
-        }
-        let text = std::fs::read(self.layout.compute().join("node.json")).ok()?;
-        serde_json::from_slice::<Identity>(&text).ok().map(|identity| identity.node)
+/// Which node this machine is, as the hypervisor agent has written it down.
+#[must_use]
+pub fn node_of(layout: &Layout) -> Option<NodeId> {
+    #[derive(serde::Deserialize)]
+    struct Identity {
+        node: NodeId,
     }
+    let text = std::fs::read(layout.compute().join("node.json")).ok()?;
+    serde_json::from_slice::<Identity>(&text).ok().map(|identity| identity.node)
 }
 
 /// Consoles of the instances of this process's node.
@@ -251,7 +251,7 @@ pub fn ovs_config(config: &Config, layout: &Layout) -> ovs::Config {
 }
 
 /// The host's address in the pool of public addresses: the first, with the pool's prefix.
-fn gateway(pool: Ipv4Net) -> Ipv4Net {
+pub fn gateway(pool: Ipv4Net) -> Ipv4Net {
     let first = std::net::Ipv4Addr::from(u32::from(pool.network()) + 1);
     Ipv4Net::new(first, pool.prefix_len()).unwrap_or(pool)
 }

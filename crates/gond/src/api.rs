@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use gon_control::api::{self, ApiConfig, AppState, ConsoleSource, Tokens};
+use gon_control::api::{self, ApiConfig, AppState, ConsoleSource, Tokens, Tracer};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -59,6 +59,7 @@ pub async fn state(
     layout: &Layout,
     shared: &Shared,
     console: Arc<dyn ConsoleSource>,
+    tracer: Arc<dyn Tracer>,
 ) -> anyhow::Result<AppState> {
     let store = control::connect(config, config.database.connections).await?;
     let tokens = Tokens::load_or_create(&layout.token_key()).context("the key of access tokens")?;
@@ -72,7 +73,8 @@ pub async fn state(
         console,
         ApiConfig { region, default_zone: zone, max_in_flight, ..ApiConfig::default() },
         Arc::clone(&shared.registry),
-    ))
+    )
+    .trace_with(tracer))
 }
 
 /// Starts the API server's tasks in standalone. Listens when this returns, so that whoever waits for us may call.
@@ -81,10 +83,11 @@ pub async fn start(
     layout: &Layout,
     shared: &Shared,
     console: Arc<dyn ConsoleSource>,
+    tracer: Arc<dyn Tracer>,
     roles: &mut Vec<JoinHandle<()>>,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let app = state(config, layout, shared, console).await?;
+    let app = state(config, layout, shared, console, tracer).await?;
     roles.push(supervise("events", stop.clone(), {
         let (app, bus) = (app.clone(), Arc::clone(&shared.bus));
         move |stop| api::watch_events(app.clone(), Arc::clone(&bus), stop)

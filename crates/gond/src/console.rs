@@ -8,9 +8,9 @@ use gon_control::api::{ConsoleError, ConsoleSource};
 use gon_store::Store;
 use gon_tls::{CertificateFacts, Role, Tls};
 use gon_types::id::InstanceId;
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
-use hyper::{Request, StatusCode, header};
+use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
@@ -53,7 +53,8 @@ impl NodeConsoles {
             .ok_or_else(|| ConsoleError::Unavailable(format!("node {node} has not said where it is")))?;
         let place = SocketAddr::new(address, self.port);
         let path = format!("/instances/{}/console", instance.uuid());
-        match fetch(&self.tls, place, node, &path).await {
+        let asked = Asked { role: Role::HypervisorAgent, place, node, path: &path, body: None };
+        match fetch(&self.tls, asked).await {
             Ok((StatusCode::OK, body)) => Ok(body),
             Ok((StatusCode::NOT_FOUND, _)) => Err(ConsoleError::None),
             Ok((status, body)) => {
@@ -76,18 +77,28 @@ impl ConsoleSource for NodeConsoles {
     }
 }
 
-/// GET from the hypervisor agent of `node`, and of no other, whoever answers at that place.
-async fn fetch(
-    tls: &Tls,
-    place: SocketAddr,
-    node: &str,
-    path: &str,
-) -> Result<(StatusCode, Vec<u8>), String> {
+/// What an agent is asked.
+#[derive(Debug)]
+pub(crate) struct Asked<'a> {
+    /// Which of the node's agents.
+    pub role: Role,
+    /// Where it listens.
+    pub place: SocketAddr,
+    /// The node's name.
+    pub node: &'a str,
+    /// For what.
+    pub path: &'a str,
+    /// GET; or POST of this JSON.
+    pub body: Option<Vec<u8>>,
+}
+
+/// Asks an agent of that node, and of no other, whoever answers at that place.
+pub(crate) async fn fetch(tls: &Tls, asked: Asked<'_>) -> Result<(StatusCode, Vec<u8>), String> {
+    let Asked { role, place, node, path, body } = asked;
     let broken = |error: &dyn std::error::Error| chain(error);
     let stream = TcpStream::connect(place).await.map_err(|e| format!("{place}: {e}"))?;
     let _ = stream.set_nodelay(true);
-    let stream =
-        tls.connect(stream, Role::HypervisorAgent, &place.ip().to_string()).await.map_err(|e| broken(&e))?;
+    let stream = tls.connect(stream, role, &place.ip().to_string()).await.map_err(|e| broken(&e))?;
     let shown = stream.get_ref().1.peer_certificates().and_then(|certificates| certificates.first());
     let facts = shown.map(CertificateFacts::read).transpose().map_err(|e| broken(&e))?;
     match facts {
@@ -98,11 +109,15 @@ async fn fetch(
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
     let driven = tokio::spawn(connection);
-    let request = Request::builder()
-        .uri(path)
-        .header(header::HOST, "gon")
-        .body(Empty::<Bytes>::new())
-        .map_err(|e| broken(&e))?;
+    let request = Request::builder().uri(path).header(header::HOST, "gon");
+    let request = match body {
+        None => request.body(Full::default()),
+        Some(body) => request
+            .method(Method::POST)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body))),
+    };
+    let request = request.map_err(|e| broken(&e))?;
     let answered = async {
         let response = sender.send_request(request).await.map_err(|e| broken(&e))?;
         let status = response.status();

@@ -23,6 +23,7 @@ mod telemetry;
 mod terminal;
 #[cfg(test)]
 mod testing;
+mod tracer;
 mod wiring;
 
 use std::process::ExitCode;

@@ -24,6 +24,7 @@ use crate::lock::DataDirLock;
 use crate::node;
 use crate::notify::notify;
 use crate::supervise::supervise;
+use crate::tracer::PacketTracer;
 
 /// How long the roles may take to end; the database gets what is left of five seconds.
 const ROLES_END: Duration = Duration::from_secs(3);
@@ -148,7 +149,8 @@ async fn start(
             async move { worker.run_network(stop).await }
         }
     }));
-    api::start(config, layout, &shared, Arc::new(worker), roles, stop).await
+    let tracer = Arc::new(PacketTracer::here(config, layout, name));
+    api::start(config, layout, &shared, Arc::new(worker), tracer, roles, stop).await
 }
 
 /// Starts our PostgreSQL again if it has died.

@@ -29,6 +29,7 @@ mod security_groups;
 mod state;
 mod subnets;
 mod tokens;
+mod trace;
 mod vpcs;
 mod ws;
 
@@ -41,3 +42,4 @@ pub use route::RouteInfo;
 pub use router::{router, routes};
 pub use state::{ApiConfig, AppState, ConsoleError, ConsoleSource, NoConsole};
 pub use tokens::{Claims, Tokens};
+pub use trace::{NoTrace, Tracer};

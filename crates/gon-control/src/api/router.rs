@@ -24,7 +24,7 @@ use super::state::AppState;
 use super::{
     addresses, auth, console, images, instances, internet_gateways, key_pairs, network_acls,
     network_interfaces, nodes, openapi, operations, prefix_lists, route_tables, security_groups, subnets,
-    vpcs, ws,
+    trace, vpcs, ws,
 };
 use crate::documents::lock;
 use crate::service::{Kind, Refusal};
@@ -48,6 +48,7 @@ pub fn routes() -> Routes {
     images::register(&mut routes);
     nodes::register(&mut routes);
     operations::register(&mut routes);
+    trace::register(&mut routes);
     routes
 }
 

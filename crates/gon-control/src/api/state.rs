@@ -1,7 +1,7 @@
 //! What every call of the API has at hand.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -16,6 +16,7 @@ use super::auth::LoginGate;
 use super::events::EventHub;
 use super::metrics::ApiMetrics;
 use super::tokens::Tokens;
+use super::trace::Tracer;
 use crate::documents::lock;
 use crate::relay::Nudge;
 use crate::service::CursorKey;
@@ -165,6 +166,8 @@ pub struct App {
     pub events: EventHub,
     /// Serial consoles.
     pub console: Arc<dyn ConsoleSource>,
+    /// Who follows packets; none until [`AppState::trace_with`] brings one.
+    pub(crate) tracer: OnceLock<Arc<dyn Tracer>>,
     /// What can be set.
     pub config: ApiConfig,
     /// Access tokens.
@@ -220,12 +223,20 @@ impl AppState {
             nudge,
             events: EventHub::default(),
             console,
+            tracer: OnceLock::new(),
             config,
             tokens,
             metrics,
             registry,
             users: Mutex::default(),
         }))
+    }
+
+    /// From now on packets are followed by this; the first one stays.
+    #[must_use]
+    pub fn trace_with(self, tracer: Arc<dyn Tracer>) -> Self {
+        let _ = self.0.tracer.set(tracer);
+        self
     }
 
     /// The user of a token, at most two seconds old.

@@ -87,6 +87,7 @@ impl Resource for gon_api::addresses::Address {}
 impl Resource for gon_api::auth::Me {}
 impl Resource for gon_api::images::Image {}
 impl Resource for gon_api::nodes::Node {}
+impl Resource for gon_api::trace::PacketTrace {}
 impl Resource for gon_api::operations::Operation {}
 impl Resource for gon_api::key_pairs::KeyPair {
     fn keepable(&self) -> serde_json::Result<serde_json::Value> {

@@ -16,6 +16,7 @@ pub mod prefix_lists;
 pub mod route_tables;
 pub mod security_groups;
 pub mod subnets;
+pub mod trace;
 pub mod users;
 pub mod vpcs;
 

@@ -83,11 +83,15 @@ fn count<S: Send + Sync + 'static>(
 
 /// `/debug/state` of an agent that has no more to show.
 fn debug<S: Clone + Serialize + Send + Sync + 'static>(status: watch::Receiver<S>) -> Router {
+    for_roles(CALLERS, state_page(status))
+}
+
+fn state_page<S: Clone + Serialize + Send + Sync + 'static>(status: watch::Receiver<S>) -> Router {
     let state = move || {
         let status = status.borrow().clone();
         async move { Json(status) }
     };
-    for_roles(CALLERS, Router::new().route("/debug/state", get(state)))
+    Router::new().route("/debug/state", get(state))
 }
 
 /// Where the other nodes reach this one: as configured, or the address from which it reaches a controller.
@@ -161,7 +165,9 @@ pub async fn network_agent(config: Config, stop: CancellationToken) -> anyhow::R
         }
     });
     count(&service, status.clone(), NetworkStatus::samples);
-    service.routes(debug(status.clone()));
+    let switch = crate::agents::ovs_config(&service.config, &service.layout);
+    let pages = state_page(status.clone()).merge(gon_agent::network::trace::router(switch));
+    service.routes(for_roles(CALLERS, pages));
     service.task("network-agent", {
         let worker = worker.clone();
         move |stop| {

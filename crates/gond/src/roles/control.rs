@@ -23,6 +23,7 @@ use crate::console::{NoCertificates, NodeConsoles};
 use crate::control::{self, CONTROLLER_CONNECTIONS, Shared};
 use crate::health::{Condition, Need, metrics};
 use crate::service::Service;
+use crate::tracer::PacketTracer;
 use crate::{probes, wiring};
 
 /// How long to wait before the database is tried again.
@@ -247,7 +248,8 @@ pub async fn api_server(config: Config, stop: CancellationToken) -> anyhow::Resu
         )),
         None => Arc::new(NoCertificates),
     };
-    let app: AppState = state(&service.config, &service.layout, &shared, consoles).await?;
+    let tracer = Arc::new(PacketTracer::of_site(&service.config, &shared.store, service.tls.as_ref()));
+    let app: AppState = state(&service.config, &service.layout, &shared, consoles, tracer).await?;
     service.task("events", {
         let (app, bus) = (app.clone(), Arc::clone(&shared.bus));
         move |stop| api::watch_events(app.clone(), Arc::clone(&bus), stop)

@@ -21,6 +21,7 @@ mod route_tables;
 mod security_groups;
 mod server;
 mod subnets;
+mod trace;
 mod vertical;
 mod vpcs;
 
