@@ -225,7 +225,7 @@ impl Ovs {
             private: None,
             keeper: None,
             database,
-            control: Rpc::new(&run_dir.join(format!("ovs-vswitchd.{}.ctl", pid.pid))),
+            control: control_of(&run_dir, pid).await,
             control_of: Some(pid),
             run_dir,
             datapath: Datapath::Netdev,
@@ -310,7 +310,7 @@ impl Ovs {
         if let Some(pid) = now
             && now != self.control_of
         {
-            self.control = Rpc::new(&self.run_dir.join(format!("ovs-vswitchd.{}.ctl", pid.pid)));
+            self.control = control_of(&self.run_dir, pid).await;
             self.control_of = now;
         }
         Ok(())
@@ -448,6 +448,20 @@ impl Ovs {
             None => self.database.delete_bridge(bridge).await,
         }
     }
+}
+
+/// The control socket of the machine's switch. It says who it is before it listens there: waits for that for as long as it
+/// lives, though no longer than for a command.
+async fn control_of(run_dir: &Path, switch: Pid) -> Rpc {
+    let control = Rpc::new(&run_dir.join(format!("ovs-vswitchd.{}.ctl", switch.pid)));
+    let until = tokio::time::Instant::now() + CONTROL;
+    while let Err(RpcError::Connect { .. }) = control.call("version", json!([]), CONTROL).await
+        && switch.is_alive()
+        && tokio::time::Instant::now() < until
+    {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    control
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -130,14 +130,13 @@ async fn start_machine(dir: &Path) -> Vec<Pid> {
     let file = database.to_str().unwrap();
     let server = start(dir, "ovsdb-server", &[file, "--remote=punix:/var/run/openvswitch/db.sock"]);
     until_there(server, &dir.join("db.sock")).await;
-    vec![server, start_switch(dir).await]
+    vec![server, start_switch(dir, "db.sock")]
 }
 
 /// Its switch alone, as far as it comes: without its database it has few of its commands.
-async fn start_switch(dir: &Path) -> Pid {
-    let switch = start(dir, "ovs-vswitchd", &["unix:/var/run/openvswitch/db.sock"]);
+fn start_switch(dir: &Path, database: &str) -> Pid {
+    let switch = start(dir, "ovs-vswitchd", &[&format!("unix:/var/run/openvswitch/{database}")]);
     std::fs::write(dir.join("ovs-vswitchd.pid"), format!("{}\n", switch.pid)).unwrap();
-    until_there(switch, &dir.join(format!("ovs-vswitchd.{}.ctl", switch.pid))).await;
     switch
 }
 
@@ -147,7 +146,7 @@ fn start(dir: &Path, program: &str, args: &[&str]) -> Pid {
 }
 
 async fn until_there(process: Pid, socket: &Path) {
-    while !socket.exists() {
+    while std::os::unix::net::UnixStream::connect(socket).is_err() {
         assert!(process.is_alive());
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
@@ -178,13 +177,12 @@ fn the_machines_own_switch_is_used_and_left_running() {
         // Its keeper restarts it: found again, by its new control socket, and waited for while it has not seen its
         // database.
         assert!(end.0.last().unwrap().kill().await.unwrap());
-        let (socket, away) = (dir.path().join("db.sock"), dir.path().join("db.away"));
-        std::fs::rename(&socket, &away).unwrap();
-        end.0.push(start_switch(dir.path()).await);
+        end.0.push(start_switch(dir.path(), "late.sock"));
         ovs.heal().await.unwrap();
+        let (socket, late) = (dir.path().join("db.sock"), dir.path().join("late.sock"));
         let back = tokio::spawn(async move {
             tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-            std::fs::rename(away, socket).unwrap();
+            std::os::unix::fs::symlink(socket, late).unwrap();
         });
         ovs.flush_zone(16).await.unwrap();
         back.await.unwrap();
