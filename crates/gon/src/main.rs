@@ -9,6 +9,7 @@ mod operations;
 mod output;
 mod quickstart;
 mod session;
+mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -109,6 +110,9 @@ enum Command {
         #[command(subcommand)]
         verb: nodes::Verb,
     },
+    /// Show what becomes of a packet that an interface sends: stage by stage, on every node it comes through, with the rule,
+    /// entry or route that decides. For administrators.
+    Trace(trace::Asked),
     /// What was answered before it was done: list it, show it, wait for its end, call it off.
     #[command(visible_alias = "operation")]
     Operations {
@@ -170,6 +174,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
                 }
                 Command::Network { wait, verb } => network::run(&mut api, verb, wait, json).await?,
                 Command::Nodes { verb } => nodes::run(&mut api, verb, json).await?,
+                Command::Trace(asked) => trace::run(&mut api, &asked, json).await?,
                 Command::Operations { verb } => operations::run(&mut api, verb, json).await?,
                 Command::Login { .. } | Command::Quickstart { .. } => {}
             }
@@ -187,4 +192,24 @@ async fn act(
 ) -> anyhow::Result<()> {
     let path = format!("{}/{verb}", session::path_of_instance(id)?);
     output::changed(id, api.post(&path, &body).await?, json)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn a_trace_takes_an_interface_and_a_packet() {
+        let parse = |words: &[&str]| Arguments::try_parse_from([&["gon", "trace"][..], words].concat());
+        let packet = "tcp,10.0.1.5:40000>10.0.2.7:22";
+        let Command::Trace(asked) = parse(&["eni-1", packet, "--live"]).unwrap().command else {
+            panic!("another command")
+        };
+        assert_eq!((asked.port.as_str(), asked.packet.as_str()), ("eni-1", packet));
+        assert_eq!((asked.live, asked.flows), (true, false));
+        assert!(parse(&["eni-1"]).is_err());
+        Arguments::command().debug_assert();
+    }
 }

@@ -151,6 +151,13 @@ enum AdminCommand {
         #[command(flatten)]
         args: admin::init::uninstall::UninstallArgs,
     },
+    /// Shows what becomes of a packet of an interface of this node, by what its network agent was told last.
+    Trace {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        args: admin::trace::TraceArgs,
+    },
     /// Brings the database's schema to this version.
     Migrate(Role),
     /// After the database was restored from a backup: puts it ahead of what nodes have seen of the lost one.
@@ -265,6 +272,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Admin(AdminCommand::Uninstall { common, args }) => {
             admin::init::uninstall::run(&common.load(None)?, &args).await?;
+        }
+        Command::Admin(AdminCommand::Trace { common, args }) => {
+            admin::trace::run(&common.load(None)?, &args).await?;
         }
         Command::Admin(AdminCommand::Migrate(role)) => {
             admin::database::migrate(&role.common.load(None)?).await?;

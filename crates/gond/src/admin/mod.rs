@@ -8,4 +8,5 @@ pub mod image;
 pub mod init;
 pub mod join;
 pub mod steps;
+pub mod trace;
 pub mod uplink;
