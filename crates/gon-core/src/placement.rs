@@ -268,6 +268,10 @@ impl Batch {
     pub fn learn(&mut self, node: usize, numbers: Numbers) {
         self.numbers.insert(node, numbers);
     }
+    /// The numbers that were learned, with those that were given.
+    pub fn into_numbers(self) -> impl Iterator<Item = (usize, Numbers)> {
+        self.numbers.into_iter()
+    }
     /// A node is chosen no more.
     pub fn close(&mut self, node: usize) {
         if let Some(node) = self.nodes.get_mut(node) {

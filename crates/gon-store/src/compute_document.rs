@@ -2,8 +2,9 @@
 
 use uuid::Uuid;
 
+use crate::leader::{Fence, Led};
 use crate::v4::Mac;
-use crate::{Conn, Result, Store};
+use crate::{Result, Store};
 
 /// An instance placed on the node that still has something there (finalizer `compute`).
 #[derive(Debug, Clone, PartialEq)]
@@ -64,33 +65,41 @@ struct Raw {
     request_id: Option<String>,
 }
 
-/// Reads the instances of `node`, by id.
-pub async fn read(conn: &mut Conn, node: Uuid) -> Result<Vec<InstanceRow>> {
-    let rows: Vec<Raw> = sqlx::query_as(
-        "select i.id, i.generation, i.placement_epoch,
-           case when i.leaving_node then 'terminated' else i.power::text end as power,
-           case when i.auto_recover then w.epoch end as fence, i.force_stop, i.reboot_seq, i.vcpus,
-           i.memory_mib, i.disk_gib, i.run_as_uid, i.image_id, m.name as image_name, m.digest as image_digest,
-           array(select n.id from network_interfaces n
-                 where n.instance_id = i.id and n.deleted_at is null order by n.device_index) as nic_ids,
-           array(select n.mac_address from network_interfaces n
-                 where n.instance_id = i.id and n.deleted_at is null order by n.device_index) as nic_macs,
-           o.id as operation_id, o.request_id
-         from instances i join images m on m.id = i.image_id join nodes w on w.id = i.node_id
-           left join lateral (select o.id, o.request_id from operations o
-             where o.resource_id = i.id and o.finished_at is null order by o.id desc limit 1) o on true
-         where i.node_id = $1 and 'compute' = any (i.finalizers)
-         union all
-         -- What was taken from it while it was not heard of is to be removed there: only that counts of it.
-         select r.instance_id, r.generation, r.placement_epoch, 'terminated', null, true, 0, 1, 64, 0, r.run_as_uid,
-           '00000000-0000-0000-0000-000000000000', 'none', repeat('0', 64), '{}', '{}', null, null
-         from node_remains r where r.node_id = $1
-         order by id",
-    )
-    .bind(node)
-    .fetch_all(conn)
-    .await?;
-    Ok(rows
+const INSTANCES: &str = "
+  select l.epoch as led, d.*
+  from (select (select epoch from leader_epochs where role = $2) as epoch) l left join (
+    select i.id, i.generation, i.placement_epoch,
+      case when i.leaving_node then 'terminated' else i.power::text end as power,
+      case when i.auto_recover then w.epoch end as fence, i.force_stop, i.reboot_seq, i.vcpus,
+      i.memory_mib, i.disk_gib, i.run_as_uid, i.image_id, m.name as image_name, m.digest as image_digest,
+      array(select n.id from network_interfaces n
+            where n.instance_id = i.id and n.deleted_at is null order by n.device_index) as nic_ids,
+      array(select n.mac_address from network_interfaces n
+            where n.instance_id = i.id and n.deleted_at is null order by n.device_index) as nic_macs,
+      o.id as operation_id, o.request_id
+    from instances i join images m on m.id = i.image_id join nodes w on w.id = i.node_id
+      left join lateral (select o.id, o.request_id from operations o
+        where o.resource_id = i.id and o.finished_at is null order by o.id desc limit 1) o on true
+    where i.node_id = $1 and 'compute' = any (i.finalizers)
+    union all
+    -- What was taken from it while it was not heard of is to be removed there: only that counts of it.
+    select r.instance_id, r.generation, r.placement_epoch, 'terminated', null, true, 0, 1, 64, 0, r.run_as_uid,
+      '00000000-0000-0000-0000-000000000000', 'none', repeat('0', 64), '{}', '{}', null, null
+    from node_remains r where r.node_id = $1) d on true
+order by d.id";
+
+/// Reads the instances of `node`, by id; only for who leads at that moment.
+pub async fn read(store: &Store, fence: Fence, node: Uuid) -> Result<Vec<InstanceRow>> {
+    let mut rested = store.rested();
+    let rows: Vec<Led<Raw>> = loop {
+        let mut conn = store.untested().await?;
+        match sqlx::query_as(INSTANCES).bind(node).bind(fence.role).fetch_all(&mut *conn).await {
+            Err(error) if rested.has_died(&error) => {}
+            rows => break rows?,
+        }
+    };
+    Ok(fence
+        .only(rows)?
         .into_iter()
         .map(|r| InstanceRow {
             id: r.id,

@@ -4,6 +4,10 @@
 //! take-over waits for it, and one that was taken over fails with [`StoreError::Deposed`] before it did anything. A leader
 //! that sleeps in the middle of a transaction is thrown out by PostgreSQL after three seconds: a successor waits no longer.
 
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, Row};
+use uuid::Uuid;
+
 use crate::{Conn, Result, Store, StoreError, Tx};
 
 /// Takes over `role`: raises its epoch and returns the new one. Documents made under an older epoch are refused by
@@ -36,27 +40,26 @@ pub struct Fence {
 impl Fence {
     /// Begins a transaction that nobody but this leader can commit.
     pub async fn begin(&self, store: &Store) -> Result<Tx> {
-        // Every statement in there looks up a few keys: planning it anew for each set of them costs half of its time.
-        self.begin_with(
-            store,
-            "begin; set local idle_in_transaction_session_timeout = '3s'; set local plan_cache_mode = force_generic_plan",
-        )
-        .await
+        let mut tx = begin(store).await?;
+        fenced(&mut tx, self.role, self.epoch).await?;
+        Ok(tx)
     }
 
     /// The same for what a node will say again: the commit does not wait for the disk.
     pub async fn begin_relaxed(&self, store: &Store) -> Result<Tx> {
-        self.begin_with(
-            store,
-            "begin; set local idle_in_transaction_session_timeout = '3s'; set local synchronous_commit = off",
-        )
-        .await
-    }
-
-    async fn begin_with(&self, store: &Store, statement: &'static str) -> Result<Tx> {
-        let mut tx = store.begin_with(statement).await?;
+        let mut tx = store
+            .begin_with(
+                "begin; set local idle_in_transaction_session_timeout = '3s'; set local synchronous_commit = off",
+            )
+            .await?;
         fenced(&mut tx, self.role, self.epoch).await?;
         Ok(tx)
+    }
+
+    /// What a statement found, if it found this leader, too.
+    pub(crate) fn only<T>(&self, rows: Vec<Led<T>>) -> Result<Vec<T>> {
+        self.compare(rows.first().and_then(|row| row.epoch))?;
+        Ok(rows.into_iter().filter_map(|row| row.row).collect())
     }
 
     /// Whether it still leads, at this moment: for what has no transaction of its own.
@@ -74,6 +77,30 @@ impl Fence {
             return Ok(());
         }
         Err(StoreError::Deposed { role: self.role, epoch: self.epoch, by: found })
+    }
+}
+
+/// Begins a transaction of a leader, which has to show its fence first thing.
+pub(crate) async fn begin(store: &Store) -> Result<Tx> {
+    // Every statement in there looks up a few keys: planning it anew for each set of them costs half of its time.
+    store
+        .begin_with(
+            "begin; set local idle_in_transaction_session_timeout = '3s'; set local plan_cache_mode = force_generic_plan",
+        )
+        .await
+}
+
+/// A row of a statement that says who leads besides: `led` is the role's epoch, in every row. There is one without anything
+/// else (its `id` is null) if there is nothing else to say.
+pub(crate) struct Led<T> {
+    epoch: Option<i64>,
+    row: Option<T>,
+}
+
+impl<'r, T: FromRow<'r, PgRow>> FromRow<'r, PgRow> for Led<T> {
+    fn from_row(row: &'r PgRow) -> sqlx::Result<Self> {
+        let there = row.try_get::<Option<Uuid>, _>("id")?.is_some();
+        Ok(Self { epoch: row.try_get("led")?, row: there.then(|| T::from_row(row)).transpose()? })
     }
 }
 

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::leader::{self, Fence};
 use crate::relay::ring;
 use crate::{Conn, Result, Store, Tx};
 
@@ -40,23 +41,29 @@ pub struct UnplacedRow {
     pub remains_on: Vec<Uuid>,
 }
 
-/// Locks up to `limit` instances that wait for a node and come after `after`, oldest first; those another manager holds
-/// are left to it.
-pub async fn lock_unplaced(tx: &mut Conn, after: Uuid, limit: i64) -> Result<Vec<UnplacedRow>> {
-    Ok(sqlx::query_as(
-        "select i.id, i.account_id, i.vpc_id, i.vcpus, i.memory_mib, i.disk_gib, s.availability_zone,
+/// Begins a transaction under `fence` and locks up to `limit` instances that wait for a node and come after `after`, oldest
+/// first; those another manager holds are left to it.
+pub async fn begin(store: &Store, fence: Fence, after: Uuid, limit: i64) -> Result<(Tx, Vec<UnplacedRow>)> {
+    let mut tx = leader::begin(store).await?;
+    // One statement, as below.
+    let rows = sqlx::query_as(
+        "select l.epoch as led, w.* from leader_epochs l left join lateral (
+         select i.id, i.account_id, i.vpc_id, i.vcpus, i.memory_mib, i.disk_gib, s.availability_zone,
            m.name as image_name, m.digest as image_digest, i.state_reason, i.created_at,
            (select count(*) from network_interfaces n where n.instance_id = i.id and n.deleted_at is null) as nics,
            array(select r.node_id from node_remains r where r.instance_id = i.id) as remains_on
          from instances i join subnets s on s.id = i.subnet_id join images m on m.id = i.image_id
          where i.node_id is null and i.deleted_at is null and i.state = 'pending' and i.power = 'running' and i.id > $2
          order by i.id limit $1
-         for update of i skip locked",
+         for update of i skip locked) w on true
+         where l.role = $3 order by w.id for share of l",
     )
     .bind(limit)
     .bind(after)
-    .fetch_all(tx)
-    .await?)
+    .bind(fence.role)
+    .fetch_all(&mut *tx)
+    .await?;
+    Ok((tx, fence.only(rows)?))
 }
 
 /// A node that may take instances.

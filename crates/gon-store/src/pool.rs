@@ -179,6 +179,18 @@ fn begin(statement: &'static str) -> SqlStr {
     AssertSqlSafe(format!("{statement}; set local lock_timeout = {}", left.as_millis())).into_sql_str()
 }
 
+/// Connections that may have died while they rested.
+pub(crate) struct Rested(u32);
+
+impl Rested {
+    /// Whether one of them turned out to have died, and the next may be tried.
+    pub(crate) fn has_died(&mut self, error: &sqlx::Error) -> bool {
+        let died = self.0 > 0 && has_died(error);
+        self.0 -= u32::from(died);
+        died
+    }
+}
+
 impl Store {
     async fn acquire(&self) -> Result<PoolConnection<Postgres>> {
         match timeout(left(), self.pool.acquire()).await {
@@ -205,17 +217,27 @@ impl Store {
         Ok(Tx { inner: self.begun(statement).await?, place })
     }
 
-    /// A connection on which `statement` has begun a transaction. That is a round trip that changes nothing: a connection
-    /// that died while it rested shows it there, and the next is taken.
+    /// A connection on which `statement` has begun a transaction.
     async fn begun(&self, statement: &'static str) -> Result<sqlx::Transaction<'static, Postgres>> {
-        let mut rested = self.pool.options().get_max_connections();
+        let mut rested = self.rested();
         loop {
-            let conn = UNTESTED.scope((), self.acquire()).await?;
+            let conn = self.untested().await?;
             match sqlx::Transaction::begin(conn, Some(begin(statement))).await {
-                Err(error) if rested > 0 && has_died(&error) => rested -= 1,
+                Err(error) if rested.has_died(&error) => {}
                 begun => return Ok(begun?),
             }
         }
+    }
+
+    /// A connection that nobody has looked at since it rested. For a round trip that changes nothing and shows whether it
+    /// lives: if it does not ([`Rested::has_died`]), the next is taken.
+    pub(crate) async fn untested(&self) -> Result<PoolConnection<Postgres>> {
+        UNTESTED.scope((), self.acquire()).await
+    }
+
+    /// How many such connections there can be.
+    pub(crate) fn rested(&self) -> Rested {
+        Rested(self.pool.options().get_max_connections())
     }
 
     /// What a node's document is read in: one snapshot for all statements. They look up what belongs to a few keys, so

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use gon_bus::Bus;
 use gon_cluster::{Alive, Liveness};
+use gon_core::placement::Numbers;
 use gon_core::placement::Waiting;
 use gon_core::removal;
 use gon_proto::doorbell::Subject;
@@ -84,6 +85,8 @@ pub struct InstanceManager {
     seat: Seat,
     /// The last report of each node that was taken in full, and when.
     reports: Mutex<HashMap<NodeId, (ComputeReport, Instant)>>,
+    /// Numbers in use on a node, and perhaps some that no longer are ([`place`]).
+    numbers: Mutex<HashMap<Uuid, Numbers>>,
     /// How long instances have waited for a node, counted from `born`.
     waiting: Mutex<Waiting>,
     born: Instant,
@@ -165,6 +168,7 @@ impl InstanceManager {
             metrics,
             seat: Seat::new(ROLE),
             reports: Mutex::default(),
+            numbers: Mutex::default(),
             waiting: Mutex::default(),
             born: Instant::now(),
             recovery: Mutex::default(),
@@ -194,6 +198,7 @@ impl InstanceManager {
     /// Believes to lead since `epoch`. Whether that is true, PostgreSQL says at every effect.
     pub fn assume(&self, epoch: u64) {
         lock(&self.reports).clear();
+        lock(&self.numbers).clear();
         lock(&self.waiting).clear();
         lock(&self.recovery).clear();
         lock(&self.forgotten).clear();
@@ -272,12 +277,9 @@ impl InstanceManager {
     pub async fn refresh(&self, node: NodeId) -> Result<DocumentVersion, StoreError> {
         let fence = self.seat.fence()?;
         let _turn = self.documents.turn().await;
-        let mut snapshot = self.store.snapshot().await?;
-        let rows = gon_store::compute_document::read(&mut snapshot, node.uuid()).await?;
-        // By the same snapshot: it led when it read. One that was deposed might have read later than its successor, and
-        // its newer rows in an older document would be undone by the successor's older rows in a newer one.
-        fence.check(&mut snapshot).await?;
-        drop(snapshot);
+        // It led when it read. One that was deposed might have read later than its successor, and its newer rows in an
+        // older document would be undone by the successor's older rows in a newer one.
+        let rows = gon_store::compute_document::read(&self.store, fence, node.uuid()).await?;
         let mass_change_ok = mass_change_ok(&rows, self.missing(node, &rows).await?);
         let mut document = resolve::document(node, rows, &self.settings)?;
         let news = self.remember_origins(node, &mut document);

@@ -12,6 +12,12 @@ use uuid::Uuid;
 use super::{BATCH, InstanceManager};
 use crate::documents::lock;
 
+/// With so many ports a node's numbers are asked for anew: among those that are remembered are some that are free again.
+///
+/// They are remembered because asking costs an instance a round trip. Nobody but the leader gives any, and PostgreSQL
+/// refuses one that is given twice.
+const REMEMBERED: usize = 1000;
+
 /// The numbers of `node` of which these ports and user ids are in use.
 #[must_use]
 pub fn numbers((ports, uids): (Vec<i32>, Vec<i32>), node: &CandidateRow) -> Numbers {
@@ -67,8 +73,8 @@ impl InstanceManager {
         let mut after = Uuid::nil();
         lock(&self.waiting).begin(self.born.elapsed());
         loop {
-            let mut tx = self.seat.fence()?.begin(&self.store).await?;
-            let waiting = gon_store::placement::lock_unplaced(&mut tx, after, BATCH).await?;
+            let fence = self.seat.fence()?;
+            let (mut tx, waiting) = gon_store::placement::begin(&self.store, fence, after, BATCH).await?;
             let Some(last) = waiting.last() else { return Ok(touched) };
             after = last.id;
             let rows = gon_store::placement::lock_candidates(&mut tx).await?;
@@ -86,8 +92,16 @@ impl InstanceManager {
                 };
                 let node = &rows[index];
                 if batch.lacks_numbers(index) {
-                    let in_use = gon_store::placement::numbers_in_use(&mut tx, node.id).await?;
-                    batch.learn(index, numbers(in_use, node));
+                    let known = lock(&self.numbers).remove(&node.id).filter(|n| n.ports.len() < REMEMBERED);
+                    let known = match known {
+                        Some(known) => Numbers {
+                            last_port: node.last_port_no.unsigned_abs(),
+                            last_uid: node.last_run_as_uid.unsigned_abs(),
+                            ..known
+                        },
+                        None => numbers(gon_store::placement::numbers_in_use(&mut tx, node.id).await?, node),
+                    };
+                    batch.learn(index, known);
                 }
                 let nics = usize::try_from(row.nics).unwrap_or(0);
                 let Some(given) = batch.place(index, &need, nics) else { continue };
@@ -102,6 +116,8 @@ impl InstanceManager {
                 touched.insert(node.id);
                 placed.push(InstanceId::from_uuid(row.id));
             }
+            // While the nodes are still locked: nobody else gives numbers meanwhile.
+            lock(&self.numbers).extend(batch.into_numbers().map(|(index, known)| (rows[index].id, known)));
             if !placed.is_empty() || written > 0 {
                 crash::point("C14:before");
                 gon_store::commit(tx).await?;

@@ -155,6 +155,8 @@ impl InstanceManager {
         let mut tx = self.seat.fence()?.begin(&self.store).await?;
         let waiting = gon_store::recovery::lock_recoverable(&mut tx, lost.id, BATCH).await?;
         let rows = gon_store::placement::lock_candidates(&mut tx).await?;
+        // It gives numbers, too.
+        lock(&self.numbers).clear();
         let (epoch, number) = (grant.epoch.cast_signed(), grant.number.cast_signed());
         // From here on no grant is given until the epoch is another one.
         if !gon_store::recovery::grant_is(&mut tx, lost.id, epoch, number).await? {

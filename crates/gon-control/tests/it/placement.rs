@@ -142,6 +142,35 @@ async fn an_instance_goes_where_there_is_room_and_gets_its_numbers() {
 }
 
 #[tokio::test]
+async fn numbers_that_are_remembered_are_not_given_twice() {
+    let site = Site::new().await;
+    let alive = alive(&["n1", "n2"]);
+    let other = site.another_manager(ComputeSettings::default());
+    let one = async |number: u32, manager: &gon_control::compute::InstanceManager| {
+        site.sql(TWENTY.replace("(1, 20)", &format!("({number}, {number})")).leak()).await;
+        manager.place(&alive).await.unwrap();
+        let numbers = format!(
+            "select jsonb_build_array(n.port_no, i.run_as_uid)
+             from instances i join network_interfaces n on n.instance_id = i.id where i.name = 'x{number}'"
+        );
+        site.row(numbers.leak()).await
+    };
+    // The last numbers there are: from here on they begin again, where 16 and 600000 are in use.
+    let last = "update nodes set cordoned_at = now() where name = 'n1';
+                update nodes set last_port_no = 15999, last_run_as_uid = 699998 where name = 'n2'";
+    site.sql(last).await;
+    assert_eq!(one(1, &site.compute).await, json!([16_000, 699_999]));
+    assert_eq!(one(2, &site.compute).await, json!([17, 600_001]), "as it remembers");
+    site.compute.take_over("c2").await.unwrap();
+    other.take_over("c3").await.unwrap();
+    assert_eq!(one(3, &other).await, json!([18, 600_002]));
+    // Who leads again knows nothing of before: others gave numbers meanwhile.
+    site.compute.take_over("c2").await.unwrap();
+    site.sql(last).await;
+    assert_eq!(one(4, &site.compute).await, json!([19, 600_003]));
+}
+
+#[tokio::test]
 async fn postgresql_itself_refuses_more_than_a_node_has() {
     let site = Site::new().await;
     site.sql(TWENTY).await;
