@@ -17,6 +17,8 @@
 //!   through it the guest would reach the host's LAN, other bridges, containers and other machines' management addresses,
 //!   none of which it could reach in a cloud whose hosts stand elsewhere. DNS does not need them: the node resolves.
 //!   What must be reached all the same (a proxy, a mirror) is named in [`HostGuard::reachable`].
+//! - **Nor are the site's other servers**, where they have public addresses: behind the host's own address a guest would
+//!   come to their ports as from one of them.
 //! - **Masquerade** hides guests behind the host where nobody routes the pool back to it (standalone).
 //!
 //! A packet that another table drops (Docker's or a firewall's `forward` policy) is dropped, whatever this one says.
@@ -59,8 +61,10 @@ pub struct HostGuard {
     pub ext: Device,
     /// The pool of public addresses.
     pub pool: Ipv4Net,
-    /// Private networks beyond the host that guests may reach all the same (default: none).
+    /// What guests may reach all the same of private networks beyond the host, or of the site's servers (default: nothing).
     pub reachable: Vec<Ipv4Net>,
+    /// The site's other servers, as far as they are known.
+    pub servers: Vec<Ipv4Addr>,
     /// Whether what is beyond the host may begin something toward guests, whose groups then decide. If not, only answers
     /// pass (standalone).
     pub open: bool,
@@ -121,7 +125,7 @@ const fn net(a: u8, b: u8, prefix: u8) -> Ipv4Net {
 /// The transaction that puts the guard in place, whatever was there.
 #[must_use]
 pub fn render(guard: &HostGuard) -> String {
-    let HostGuard { meta, ext, pool, reachable, open, masquerade } = guard;
+    let HostGuard { meta, ext, pool, reachable, servers, open, masquerade } = guard;
     let (meta, ext) = (meta.as_str(), ext.as_str());
     let pool = pool.trunc();
     let guests = format!("{}-{}", first_guest(), link_local(LAST_PORT_NO));
@@ -176,13 +180,17 @@ pub fn render(guard: &HostGuard) -> String {
     line(2, "ct state invalid counter drop");
     // Behind the host's own address it would come from a node, as far as other nodes can tell.
     line(2, &format!("udp dport {TUNNEL_UDP} counter drop"));
-    if *open {
-        line(2, &format!("ip daddr {pool} accept"));
-    }
     if !reachable.is_empty() {
         let mut nets: Vec<Ipv4Net> = reachable.iter().map(Ipv4Net::trunc).collect();
         nets = Ipv4Net::aggregate(&nets);
         line(2, &format!("ip daddr {{ {} }} accept", list(&nets)));
+    }
+    if !servers.is_empty() {
+        let hosts: Vec<Ipv4Net> = servers.iter().map(|address| Ipv4Net::from(*address)).collect();
+        line(2, &format!("ip daddr {{ {} }} counter drop", list(&Ipv4Net::aggregate(&hosts))));
+    }
+    if *open {
+        line(2, &format!("ip daddr {pool} accept"));
     }
     line(2, &format!("ip daddr {{ {} }} counter drop", list(&Ipv4Net::aggregate(&NOT_PUBLIC.to_vec()))));
     line(2, "accept");
@@ -231,6 +239,7 @@ mod tests {
             ext: Device::new("gon-ext").unwrap(),
             pool: "203.0.113.0/24".parse().unwrap(),
             reachable: vec![],
+            servers: vec![],
             open: false,
             masquerade: true,
         }
@@ -243,7 +252,11 @@ mod tests {
         let peers = ["192.0.2.3", "192.0.2.2"].map(|a| a.parse().unwrap());
         let device = Device::new("eth1").unwrap();
         golden("nft_tunnel", &(render_tunnel(&peers, Some(&device)) + &render_tunnel(&[], None)));
-        golden("nft_routed", &render(&HostGuard { reachable, open: true, masquerade: false, ..guard() }));
+        let servers = peers.to_vec();
+        golden(
+            "nft_routed",
+            &render(&HostGuard { reachable, servers, open: true, masquerade: false, ..guard() }),
+        );
     }
 
     #[test]

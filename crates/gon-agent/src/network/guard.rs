@@ -18,7 +18,9 @@ use super::{ExternalConfig, Uplink};
 /// The whole ruleset, as one transaction. `peers` are the other nodes, `taken` is the device that the switch has taken over.
 #[must_use]
 pub fn ruleset(external: Option<&ExternalConfig>, tunnels: Option<(&[Ipv4Addr], Option<&str>)>) -> String {
-    let mut text = external.and_then(host_guard).map(|guard| render(&guard)).unwrap_or_default();
+    let peers = tunnels.map(|(peers, _)| peers).unwrap_or_default();
+    let guard = external.and_then(|external| host_guard(external, peers));
+    let mut text = guard.map(|guard| render(&guard)).unwrap_or_default();
     if text.is_empty() {
         text = gon_net::netfilter::render_removal();
     }
@@ -32,12 +34,13 @@ pub fn ruleset(external: Option<&ExternalConfig>, tunnels: Option<(&[Ipv4Addr], 
     text
 }
 
-fn host_guard(external: &ExternalConfig) -> Option<HostGuard> {
+fn host_guard(external: &ExternalConfig, peers: &[Ipv4Addr]) -> Option<HostGuard> {
     Some(HostGuard {
         meta: Device::new(service::META_DEVICE)?,
         ext: Device::new(service::EXT_DEVICE)?,
         pool: pool(external.gateway),
         reachable: external.reachable.clone(),
+        servers: peers.to_vec(),
         open: external.uplink != Uplink::Host,
         masquerade: external.masquerade,
     })

@@ -380,6 +380,7 @@ fn the_host_is_guarded() {
         ext: netfilter::Device::new(service::EXT_DEVICE).unwrap(),
         pool: net("203.0.113.0/24"),
         reachable: vec![],
+        servers: vec![],
         open: false,
         masquerade: true,
     };
