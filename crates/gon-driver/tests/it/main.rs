@@ -15,9 +15,11 @@ mod ovs;
 mod packets;
 mod packets_acl;
 mod packets_addresses;
+mod packets_isolation;
 mod packets_lab;
 mod packets_overlay;
 mod packets_random;
+mod packets_restart;
 mod postgres;
 mod qemu;
 #[path = "../../../gon-net/fixtures/random.rs"]
