@@ -114,6 +114,11 @@ async function logIn(page: Page, label: [user: string, password: string, submit:
   await page.getByRole('button', { name: label[2] }).click();
 }
 
+/** Unfolds the second row of a list. */
+async function unfold(page: Page, label: string): Promise<void> {
+  await page.getByRole('button', { name: label }).nth(1).click();
+}
+
 async function movement(page: Page): Promise<number> {
   return page.evaluate(() =>
     (window as unknown as { shifts: number[] }).shifts.reduce((sum, value) => sum + value, 0),
@@ -193,12 +198,20 @@ describe('the built console', () => {
       .first()
       .click();
     await look(tab, 'en-vpcs');
+    await page.getByRole('link', { name: 'production' }).click();
+    await page.getByText('production-out').waitFor();
+    await page.getByText('Applied 2/2').waitFor();
+    await look(tab, 'en-vpc');
     await page.goto(`${ORIGIN}/security-groups`);
     await page
       .getByRole('button', { name: /expand row/i })
       .nth(1)
       .click();
+    await page.getByText('Applied 2/2').waitFor();
     await look(tab, 'en-security-groups');
+    await page.getByLabel('Source or destination').click();
+    await page.getByText('anywhere').waitFor();
+    await look(tab, 'en-security-group-peers');
     await page.goto(`${ORIGIN}/network-acls`);
     await page
       .getByRole('button', { name: /expand row/i })
@@ -214,7 +227,7 @@ describe('the built console', () => {
     await page.getByText('Applied 2/2').waitFor();
     await look(tab, 'en-network-interface');
     await page.goto(`${ORIGIN}/route-tables`);
-    await page.getByText('Black hole').waitFor();
+    await page.getByText('Blackhole').waitFor();
     await look(tab, 'en-route-tables');
     await page.getByRole('link', { name: 'public' }).click();
     await page.getByText('Applied 2/2').waitFor();
@@ -261,7 +274,18 @@ describe('the built console', () => {
     await look(tab, 'ko-dark-launch');
     await page.goto(`${ORIGIN}/security-groups`);
     await page.getByRole('link', { name: 'VPC' }).waitFor();
+    await unfold(page, '펼치기');
+    await page.getByText('적용됨 2/2').waitFor();
     await look(tab, 'ko-dark-security-groups');
+    await page.goto(`${ORIGIN}/network-acls`);
+    await page.getByText('data only').waitFor();
+    await unfold(page, '펼치기');
+    await page.getByText('적용됨 2/2').waitFor();
+    await look(tab, 'ko-dark-network-acls');
+    await page.goto(`${ORIGIN}/vpcs`);
+    await page.getByRole('link', { name: 'production' }).click();
+    await page.getByText('production-out').waitFor();
+    await look(tab, 'ko-dark-vpc');
     await page.goto(`${ORIGIN}/network-interfaces`);
     await page.getByRole('link', { name: /^eni-/ }).first().click();
     await page.getByText('적용됨 2/2').waitFor();
@@ -322,6 +346,15 @@ describe('the built console', () => {
     await page.getByRole('link', { name: 'public' }).click();
     await page.getByText('Applied 2/2').waitFor();
     await look(tab, 'phone-route-table');
+    await page.goto(`${ORIGIN}/vpcs`);
+    await page.getByRole('link', { name: 'production' }).click();
+    await page.getByText('production-out').waitFor();
+    await look(tab, 'phone-vpc');
+    await page.goto(`${ORIGIN}/network-acls`);
+    await page.getByText('data only').waitFor();
+    await unfold(page, 'Expand row');
+    await page.getByText('Applied 2/2').waitFor();
+    await look(tab, 'phone-network-acls');
     expect(tab.complaints).toEqual([]);
     await tab.context.close();
   });

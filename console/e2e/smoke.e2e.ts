@@ -1,5 +1,6 @@
 /**
- * One turn through a real server: log in, see the list, launch an instance, see it become running live, terminate it.
+ * One turn through a real server: log in, see the list, launch an instance, see it become running live, find it in its
+ * VPC's resource map, add a rule to a security group and take it away again, terminate.
  *
  *   GON_URL=http://127.0.0.1:8080 GON_USER=admin GON_PASSWORD=… npm run e2e:smoke
  *
@@ -55,6 +56,29 @@ async function terminate(page: Page): Promise<void> {
     .click();
 }
 
+/** "Applied n/n", with the two the same. */
+function applied(page: Page) {
+  return page.getByText(/^Applied (\d+)\/\1$/);
+}
+
+/** Adds a rule to the first security group, sees it in force, and removes it. */
+async function changeRules(page: Page): Promise<void> {
+  await page.goto(`${url}/security-groups`);
+  await page.getByRole('button', { name: 'Expand row' }).first().click();
+  const form = page.getByRole('form', { name: 'Add a rule' });
+  await form.getByLabel('Ports').fill('8443');
+  await form.getByLabel('Source or destination').fill('192.0.2.0/24');
+  await form.getByLabel('Description').fill(name);
+  await form.getByRole('button', { name: 'Add' }).click();
+  const rule = page.getByRole('row', { name });
+  await rule.waitFor();
+  await applied(page).waitFor();
+  await rule.getByRole('button', { name: /^Remove/ }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Remove' }).click();
+  await rule.waitFor({ state: 'hidden' });
+  await applied(page).waitFor();
+}
+
 it('launches and terminates an instance', { timeout: 2 * patience + 60_000 }, async () => {
   const context = await browser.newContext({ locale: 'en-US', viewport: { width: 1440, height: 900 } });
   const page = await context.newPage();
@@ -98,6 +122,17 @@ it('launches and terminates an instance', { timeout: 2 * patience + 60_000 }, as
     await page.getByRole('link', { name }).click();
     await page.getByRole('button', { name: 'Console output' }).click();
     await page.getByText(`Console output of ${name}`).waitFor();
+    await page.goto(`${url}/instances`);
+    await page.getByRole('link', { name }).click();
+    await page.locator('.facts a[href^="/vpcs/"]').click();
+    await page.locator('.map-instances').getByRole('link', { name }).waitFor();
+    await applied(page).first().waitFor();
+    await changeRules(page);
+    for (const path of ['route-tables', 'network-interfaces', 'network-acls', 'prefix-lists']) {
+      await page.goto(`${url}/${path}`);
+      await page.getByRole('table').or(page.locator('.empty-state')).first().waitFor();
+      await page.locator('[aria-busy="true"]').waitFor({ state: 'hidden' });
+    }
     await page.goto(`${url}/instances`);
     await row.waitFor();
 

@@ -5,6 +5,7 @@ import type {
   AttachNetworkInterface,
   CreateRoute,
   CreateSecurityGroupRule,
+  NetworkAcl,
   NetworkAclEntry,
   NetworkInterface,
   PutNetworkAclEntry,
@@ -14,15 +15,17 @@ import type {
   UpdatePrefixList,
 } from '../src/api/types';
 import { found, Refusal } from './refusal.ts';
-import { mintId, type World } from './seed.ts';
+import { followTables, mintId, type World } from './seed.ts';
 
 export const NETWORK_ROUTES = [
+  'GET /vpcs/{id}',
   'GET /security-groups/{id}',
   'POST /security-groups/{id}/rules',
   'DELETE /security-groups/{id}/rules/{rule_id}',
   'GET /network-acls/{id}',
   'POST /network-acls/{id}/entries',
   'DELETE /network-acls/{id}/entries',
+  'POST /network-acls/{id}/associations',
   'GET /network-interfaces/{id}',
   'PUT /network-interfaces/{id}',
   'POST /network-interfaces/{id}/attach',
@@ -72,12 +75,15 @@ export class MockNetwork {
       this.applied = { ...this.applied, generation: this.applied.generation + 1 };
     }
     const item = this.act(route, said);
+    followTables(this.world);
     const isNew = /^POST .*(rules|entries|routes|associations)$/.test(route);
     return [isNew ? 201 : 200, { ...item, generation: this.applied.generation, applied: this.applied }];
   }
 
   private act(route: NetworkRoute, { ids: [id = '', other = ''], query, body }: Said): object {
     switch (route) {
+      case 'GET /vpcs/{id}':
+        return this.vpc(id);
       case 'GET /security-groups/{id}':
         return this.group(id);
       case 'POST /security-groups/{id}/rules':
@@ -104,6 +110,8 @@ export class MockNetwork {
         );
         return acl;
       }
+      case 'POST /network-acls/{id}/associations':
+        return this.guard(this.acl(id), (body as { subnet_id: string }).subnet_id);
       case 'GET /network-interfaces/{id}':
         return this.interface(id);
       case 'PUT /network-interfaces/{id}':
@@ -158,6 +166,14 @@ export class MockNetwork {
       case 'PUT /prefix-lists/{id}':
         return this.changeList(id, body as UpdatePrefixList);
     }
+  }
+
+  private vpc(id: string) {
+    return found(
+      this.world.vpcs.find((item) => item.id === id),
+      'VpcID',
+      id,
+    );
   }
 
   private group(id: string) {
@@ -215,7 +231,7 @@ export class MockNetwork {
       icmp_code: body.icmp_code ?? null,
       source_destination: body.source_destination,
       action: 'allow',
-      description: '',
+      description: body.description ?? '',
       created_at: new Date().toISOString(),
     };
     group.rules = [...group.rules, rule];
@@ -243,6 +259,14 @@ export class MockNetwork {
     acl.entries = [...acl.entries, entry].sort(
       (a, b) => a.direction.localeCompare(b.direction) || a.rule_number - b.rule_number,
     );
+    return acl;
+  }
+
+  private guard(acl: NetworkAcl, subnet_id: string) {
+    for (const other of this.world.networkAcls) {
+      other.associations = other.associations.filter((known) => known.subnet_id !== subnet_id);
+    }
+    acl.associations = [...acl.associations, { id: mintId('aclassoc').id, subnet_id }];
     return acl;
   }
 

@@ -59,6 +59,7 @@ export const STATE_CODES: Record<InstanceState, number> = {
   terminated: 48,
   stopping: 64,
   stopped: 80,
+  unknown: 255,
 };
 
 export function emptyWorld(): World {
@@ -135,14 +136,20 @@ function subnet(
   };
 }
 
-/** A group that lets in `open` (protocol, ports) from anywhere, or only itself; and everything out. */
-function group(of: Vpc, name: string, description: string, open: [string, string][]): SecurityGroup {
+/** A group that lets in `open` (protocol, ports, and who if not everybody), or only itself; and everything out. */
+function group(
+  of: Vpc,
+  name: string,
+  description: string,
+  open: [protocol: string, ports: string, peer?: string, description?: string][],
+): SecurityGroup {
   const identity = name === 'default' ? { ...mintId('sg'), id: of.default_security_group_id } : mintId('sg');
   const rule = (
     direction: SecurityGroupRule['direction'],
     protocol: string,
     port_range: string,
     source_destination: string,
+    about = '',
   ): SecurityGroupRule => ({
     id: mintId('sgr').id,
     security_group_id: identity.id,
@@ -153,7 +160,7 @@ function group(of: Vpc, name: string, description: string, open: [string, string
     icmp_code: null,
     source_destination,
     action: 'allow',
-    description: '',
+    description: about,
     created_at: LONG_AGO,
   });
   return {
@@ -165,7 +172,9 @@ function group(of: Vpc, name: string, description: string, open: [string, string
     rules: [
       ...(open.length === 0
         ? [rule('inbound', 'all', 'all', identity.id)]
-        : open.map(([protocol, ports]) => rule('inbound', protocol, ports, '0.0.0.0/0'))),
+        : open.map(([protocol, ports, peer = '0.0.0.0/0', about]) =>
+            rule('inbound', protocol, ports, peer, about),
+          )),
       rule('outbound', 'all', 'all', '0.0.0.0/0'),
     ],
     created_at: LONG_AGO,
@@ -305,6 +314,15 @@ function routeTable(
   };
 }
 
+/** Tells every subnet which route table it follows. */
+export function followTables({ subnets, routeTables }: Pick<World, 'subnets' | 'routeTables'>): void {
+  for (const subnet of subnets) {
+    const own = routeTables.find(({ associations }) => associations.some((a) => a.subnet_id === subnet.id));
+    const main = routeTables.find(({ vpc_id, is_main }) => vpc_id === subnet.vpc_id && is_main);
+    subnet.route_table_id = (own ?? main)?.id ?? subnet.route_table_id;
+  }
+}
+
 /** An interface of a subnet that is attached to nothing. */
 function looseInterface(of: Subnet, description: string, host: number, groups: string[]): NetworkInterface {
   const address = (last: number) => of.cidr_block.replace(/\d+\/\d+$/, String(last));
@@ -369,11 +387,25 @@ export function seededWorld(): World {
   const web = subnet(prod, 'web-a', '10.0.1.0/24', 'gon-1a', 'public');
   const data = subnet(prod, 'data-a', '10.0.2.0/24', 'gon-1a', 'private');
   const bench = subnet(lab, 'bench', '172.20.1.0/24', 'gon-1b', 'public');
+  const offices: PrefixList = {
+    ...mintId('pl'),
+    name: 'offices',
+    entries: [
+      { cidr: '198.51.100.0/24', description: 'Seoul' },
+      { cidr: '203.0.113.128/25', description: '부산' },
+    ],
+    max_entries: 5,
+    version: 3,
+    created_at: LONG_AGO,
+    updated_at: LONG_AGO,
+  };
   const usual = group(prod, 'default', 'Default group of the VPC', []);
   const open = group(prod, 'web', 'SSH and web', [
     ['tcp', '22'],
     ['tcp', '80-443'],
     ['icmp', 'all'],
+    ['tcp', '9100', offices.id, 'Monitoring'],
+    ['udp', '514', usual.id],
   ]);
   const make = (
     name: string,
@@ -420,11 +452,26 @@ export function seededWorld(): World {
   const appliance = looseInterface(data, 'Firewall, inside', 40, [usual.id]);
   appliance.source_dest_check = false;
   appliance.secondary_private_ips = [appliance.private_ip.replace('.40', '.41')];
+  const routeTables = [
+    routeTable(prod, 'main', [], []),
+    routeTable(
+      prod,
+      'public',
+      [web],
+      [
+        ['0.0.0.0/0', out.id, 'active'],
+        ['192.168.7.0/24', appliance.id, 'blackhole'],
+      ],
+    ),
+    routeTable(lab, 'main', [], []),
+  ];
+  const subnets = [web, data, bench];
+  followTables({ subnets, routeTables });
   return {
     images: [tiny, debian],
     instanceTypes: [pico, micro, small, large],
     vpcs: [prod, lab],
-    subnets: [web, data, bench],
+    subnets,
     securityGroups: [usual, open, group(lab, 'default', 'Default group of the VPC', [])],
     networkAcls: [
       acl(prod, 'default', true, [web], []),
@@ -441,37 +488,12 @@ export function seededWorld(): World {
       acl(lab, 'default', true, [bench], []),
     ],
     internetGateways: [out],
-    routeTables: [
-      routeTable(prod, 'main', [], []),
-      routeTable(
-        prod,
-        'public',
-        [web],
-        [
-          ['0.0.0.0/0', out.id, 'active'],
-          ['192.168.7.0/24', appliance.id, 'blackhole'],
-        ],
-      ),
-      routeTable(lab, 'main', [], []),
-    ],
+    routeTables,
     networkInterfaces: [
       appliance,
       ...instances.filter(({ state }) => state !== 'terminated').map(primaryInterface),
     ],
-    prefixLists: [
-      {
-        ...mintId('pl'),
-        name: 'offices',
-        entries: [
-          { cidr: '198.51.100.0/24', description: 'Seoul' },
-          { cidr: '203.0.113.128/25', description: '부산' },
-        ],
-        max_entries: 5,
-        version: 3,
-        created_at: LONG_AGO,
-        updated_at: LONG_AGO,
-      },
-    ],
+    prefixLists: [offices],
     keyPairs: [
       {
         ...mintId('key'),

@@ -13,6 +13,7 @@ it('are what bookmarks say', () => {
     instanceConsole: '/instances/i-0%2F%3F/console',
     launchInstance: '/instances/launch',
     vpcs: '/vpcs',
+    vpc: '/vpcs/i-0%2F%3F',
     securityGroups: '/security-groups',
     networkAcls: '/network-acls',
     networkInterfaces: '/network-interfaces',

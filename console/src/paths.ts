@@ -7,6 +7,7 @@ export const paths = {
   instanceConsole: (id: string) => `/instances/${encodeURIComponent(id)}/console`,
   launchInstance: () => '/instances/launch',
   vpcs: () => '/vpcs',
+  vpc: (id: string) => `/vpcs/${encodeURIComponent(id)}`,
   securityGroups: () => '/security-groups',
   networkAcls: () => '/network-acls',
   networkInterfaces: () => '/network-interfaces',

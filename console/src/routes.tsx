@@ -51,6 +51,14 @@ export const routes: RouteObject[] = [
               {
                 path: paths.vpcs(),
                 lazy: async () => ({ Component: (await import('./features/vpcs/ListPage')).ListPage }),
+                children: [
+                  {
+                    path: ':id',
+                    lazy: async () => ({
+                      Component: (await import('./features/vpcs/DetailDrawer')).DetailDrawer,
+                    }),
+                  },
+                ],
               },
               {
                 path: paths.securityGroups(),

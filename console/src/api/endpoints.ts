@@ -26,6 +26,7 @@ import type {
   PrefixList,
   PutNetworkAclEntry,
   RefreshRequest,
+  ReplaceNetworkAclAssociation,
   RouteTable,
   SecurityGroup,
   SecurityGroupRule,
@@ -130,6 +131,7 @@ export const endpointsApi = baseApi.injectEndpoints({
     listInstanceTypes: build.query<InstanceType[], void>({
       queryFn: (_arg, _api, _extra, fetch) => wholeList<InstanceType>(fetch, 'instance-types'),
     }),
+    getVpc: build.query<Vpc, string>({ query: (id) => `vpcs/${path(id)}` }),
     listVpcs: build.query<Vpc[], void>({
       queryFn: (_arg, _api, _extra, fetch) => wholeList<Vpc>(fetch, 'vpcs'),
     }),
@@ -176,6 +178,14 @@ export const endpointsApi = baseApi.injectEndpoints({
         }),
       },
     ),
+    associateNetworkAcl: build.mutation<NetworkAcl, Change<ReplaceNetworkAclAssociation>>({
+      query: ({ id, body }) => ({
+        url: `network-acls/${path(id)}/associations`,
+        method: 'POST',
+        headers: once(),
+        body,
+      }),
+    }),
     listInternetGateways: build.query<InternetGateway[], void>({
       queryFn: (_arg, _api, _extra, fetch) => wholeList<InternetGateway>(fetch, 'internet-gateways'),
     }),

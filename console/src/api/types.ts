@@ -27,6 +27,8 @@ export const INSTANCE_STATES = [
   'stopped',
   'shutting-down',
   'terminated',
+  // Not heard of: its node is silent.
+  'unknown',
 ] as const;
 export type InstanceState = (typeof INSTANCE_STATES)[number];
 
@@ -57,6 +59,7 @@ export type NetworkAcl = Omit<Schema['NetworkAcl'], 'entries'> & { entries: Netw
 
 export type CreateSecurityGroupRule = Schema['CreateSecurityGroupRule'];
 export type PutNetworkAclEntry = Schema['PutNetworkAclEntry'];
+export type ReplaceNetworkAclAssociation = Schema['ReplaceNetworkAclAssociation'];
 export type AttachNetworkInterface = Schema['AttachNetworkInterface'];
 export type AssignPrivateIps = Schema['AssignPrivateIps'];
 export type UpdateNetworkInterface = Schema['UpdateNetworkInterface'];

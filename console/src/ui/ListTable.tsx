@@ -73,7 +73,8 @@ export function ListTable<T extends { id: string }>({
         hideOnSinglePage: rows.length <= 20,
         showTotal: (count) => t('common.total', { count }),
       }}
-      expandable={expandable && { expandedRowRender: expandable.render, columnWidth: 44 }}
+      // Fixed, so that what is unfolded stays as wide as the window when the columns are wider.
+      expandable={expandable && { expandedRowRender: expandable.render, columnWidth: 44, fixed: 'left' }}
     />
   );
 }

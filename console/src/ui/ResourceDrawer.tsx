@@ -9,6 +9,7 @@ import { useRouteDrawer } from './useRouteDrawer';
 
 /** Everything about one thing, beside the list it is in; a route of its own below the list's. */
 export function ResourceDrawer<T>({
+  size = 680,
   title,
   calls,
   list,
@@ -18,6 +19,8 @@ export function ResourceDrawer<T>({
   missing,
   children,
 }: {
+  /** Its width, if the window has that. */
+  size?: number;
   /** For the thing when it is known, and for none. */
   title: (item: T | undefined) => ReactNode;
   calls: RestCall[];
@@ -37,7 +40,7 @@ export function ResourceDrawer<T>({
   // What was known of a thing that is gone no longer counts.
   const known = isMissing ? undefined : item;
   return (
-    <Drawer {...drawer} size={680} title={title(known)} extra={<ApiSnippet calls={calls} />}>
+    <Drawer {...drawer} size={size} title={title(known)} extra={<ApiSnippet calls={calls} />}>
       {isMissing && (
         <EmptyState title={missing.title} action={<Button onClick={drawer.onClose}>{missing.back}</Button>} />
       )}

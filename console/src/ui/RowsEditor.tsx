@@ -32,6 +32,7 @@ export function RowsEditor<T extends object, V extends object>({
   empty,
   nameOf,
   isFixed,
+  rowClassName,
   onRemove,
   add,
   state,
@@ -44,9 +45,10 @@ export function RowsEditor<T extends object, V extends object>({
   empty?: string;
   /** What a row is called when somebody is to be asked about it. */
   nameOf: (row: T) => string;
-  /** Rows that cannot be removed. */
+  /** Rows that cannot be removed; all of them without `onRemove`. */
   isFixed?: (row: T) => boolean;
-  onRemove: (row: T) => Promise<boolean>;
+  rowClassName?: (row: T) => string;
+  onRemove?: (row: T) => Promise<boolean>;
   add: NewRow<V>;
   state: ChangeState;
 }) {
@@ -57,14 +59,14 @@ export function RowsEditor<T extends object, V extends object>({
   const id = useId();
 
   const remove = (row: T) => {
-    modal.confirm({
+    void modal.confirm({
       title: t('rows.removeTitle', { name: nameOf(row) }),
       content: t('rows.removeBody'),
       okText: t('rows.remove'),
       okButtonProps: { danger: true },
       cancelText: t('common.cancel'),
       focusable: { autoFocusButton: 'cancel' },
-      onOk: () => onRemove(row),
+      onOk: () => onRemove?.(row),
     });
   };
 
@@ -74,7 +76,9 @@ export function RowsEditor<T extends object, V extends object>({
         aria-label={label}
         size="small"
         rowKey={rowKey}
+        rowClassName={rowClassName}
         pagination={false}
+        scroll={{ x: 'max-content' }}
         columns={[
           ...columns,
           {
@@ -83,7 +87,7 @@ export function RowsEditor<T extends object, V extends object>({
             width: 48,
             align: 'end',
             render: (_, row) =>
-              isFixed?.(row) ? null : (
+              onRemove === undefined || isFixed?.(row) ? null : (
                 <Button
                   type="text"
                   size="small"

@@ -1,6 +1,15 @@
-import { Form, Input, Select, type TableColumnsType } from 'antd';
-import type { ReactNode } from 'react';
+import {
+  AutoComplete,
+  Form,
+  Input,
+  type InputProps,
+  type InputRef,
+  Select,
+  type TableColumnsType,
+} from 'antd';
+import { forwardRef, type ReactNode } from 'react';
 import { useTranslation } from 'react-i18next';
+import { Option } from './Option';
 import { type ChangeState, RowsEditor } from './RowsEditor';
 
 /** What the rules of a security group and the entries of a network ACL have in common. */
@@ -19,6 +28,14 @@ export interface RuleValues {
   /** Ports, or type and code for ICMP; what a protocol has none of is not looked at. */
   ports?: string;
   peer: string;
+}
+
+/** Something that can be the other side of a rule. */
+export interface Peer {
+  /** What the rule says: a block or an id. */
+  value: string;
+  name: string;
+  note?: string;
 }
 
 const PROTOCOLS = ['tcp', 'udp', 'icmp', 'all'];
@@ -79,6 +96,42 @@ function PortsField() {
   );
 }
 
+/** The field of a choice in which nothing need be chosen: while nothing is, antd names an option that does not exist. */
+const TypedChoice = forwardRef<InputRef, InputProps>((props, ref) => {
+  const active = props['aria-activedescendant'];
+  return <Input {...props} ref={ref} aria-activedescendant={active?.endsWith('_-1') ? undefined : active} />;
+});
+
+/** The other side: typed, or chosen of what there is. */
+function PeerField({ hint, peers }: { hint: string; peers: Peer[] | undefined }) {
+  const { t } = useTranslation();
+  return (
+    <Form.Item
+      name="peer"
+      className="row-wide"
+      label={t('rules.peer')}
+      rules={[{ required: true, whitespace: true, message: t('rules.peerRequired') }]}
+    >
+      {peers === undefined ? (
+        <Input className="mono" autoComplete="off" spellCheck={false} placeholder={hint} />
+      ) : (
+        <AutoComplete
+          options={peers.map(({ value, name, note }) => ({
+            value,
+            text: `${value} ${name} ${note ?? ''}`.toLowerCase(),
+            label: <Option name={name} note={note} />,
+          }))}
+          showSearch={{
+            filterOption: (typed, option) => (option?.text ?? '').includes(typed.trim().toLowerCase()),
+          }}
+        >
+          <TypedChoice className="mono" spellCheck={false} placeholder={hint} />
+        </AutoComplete>
+      )}
+    </Form.Item>
+  );
+}
+
 /** Rules as a table, with a form for another one. */
 export function RuleRows<T extends Rule, V extends RuleValues = RuleValues>({
   label,
@@ -86,13 +139,16 @@ export function RuleRows<T extends Rule, V extends RuleValues = RuleValues>({
   rows,
   rowKey,
   peerOf,
+  renderPeer = (row) => <span className="mono">{peerOf(row)}</span>,
   nameOf = (_, text) => text,
   empty,
   columns = {},
-  fields,
+  fields = {},
   initial,
   peerHint,
+  peers,
   isFixed,
+  rowClassName,
   onAdd,
   onRemove,
   state,
@@ -101,19 +157,24 @@ export function RuleRows<T extends Rule, V extends RuleValues = RuleValues>({
   addLabel: string;
   rows: T[];
   rowKey: (row: T) => string;
-  /** The other side. */
+  /** The other side in one word. */
   peerOf: (row: T) => string;
+  /** The other side as the table shows it. */
+  renderPeer?: (row: T) => ReactNode;
   /** What a rule is called, made of what it says. */
   nameOf?: (row: T, text: string) => string;
   empty?: string;
   /** Columns of its own: after the direction, and at the end. */
   columns?: { first?: TableColumnsType<T>; last?: TableColumnsType<T> };
-  /** Fields of its own. */
-  fields?: ReactNode;
+  /** Fields of its own: after the direction, and at the end. */
+  fields?: { first?: ReactNode; last?: ReactNode };
   initial?: Partial<V>;
   /** What the other side may be. */
   peerHint: string;
+  /** What of that has a name to choose it by. */
+  peers?: Peer[];
   isFixed?: (row: T) => boolean;
+  rowClassName?: (row: T) => string;
   onAdd: (values: V) => Promise<boolean>;
   onRemove: (row: T) => Promise<boolean>;
   state: ChangeState;
@@ -127,6 +188,7 @@ export function RuleRows<T extends Rule, V extends RuleValues = RuleValues>({
       rowKey={rowKey}
       empty={empty}
       isFixed={isFixed}
+      rowClassName={rowClassName}
       nameOf={(row) =>
         nameOf(
           row,
@@ -146,7 +208,7 @@ export function RuleRows<T extends Rule, V extends RuleValues = RuleValues>({
         {
           key: 'peer',
           title: t('rules.peer'),
-          render: (_, row) => <span className="mono">{peerOf(row)}</span>,
+          render: (_, row) => renderPeer(row),
         },
         ...(columns.last ?? []),
       ]}
@@ -165,19 +227,13 @@ export function RuleRows<T extends Rule, V extends RuleValues = RuleValues>({
                 }))}
               />
             </Form.Item>
-            {fields}
+            {fields.first}
             <Form.Item name="protocol" label={t('rules.protocol')}>
               <Select options={PROTOCOLS.map((value) => ({ value, label: protocolText(value) }))} />
             </Form.Item>
             <PortsField />
-            <Form.Item
-              name="peer"
-              className="row-wide"
-              label={t('rules.peer')}
-              rules={[{ required: true, whitespace: true, message: t('rules.peerRequired') }]}
-            >
-              <Input className="mono" autoComplete="off" spellCheck={false} placeholder={peerHint} />
-            </Form.Item>
+            <PeerField hint={peerHint} peers={peers} />
+            {fields.last}
           </>
         ),
       }}

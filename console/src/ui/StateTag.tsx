@@ -16,6 +16,7 @@ const TONES: Record<KnownState, 'good' | 'busy' | 'idle' | 'bad'> = {
   blackhole: 'bad',
   deleting: 'busy',
   failed: 'bad',
+  unknown: 'bad',
 };
 
 function isKnown(state: string): state is KnownState {

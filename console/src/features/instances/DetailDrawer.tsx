@@ -110,7 +110,16 @@ function Details({ instance }: { instance: Instance }) {
             [t('detail.mac'), <CopyText key="mac" value={instance.mac_address} what={t('detail.mac')} />],
             [
               t('detail.interface'),
-              <CopyText key="eni" value={instance.network_interface_id} what={t('detail.interface')} />,
+              instance.network_interface_id ? (
+                <Reference
+                  key="eni"
+                  id={instance.network_interface_id}
+                  what={t('detail.interface')}
+                  to={paths.networkInterface(instance.network_interface_id)}
+                />
+              ) : (
+                '–'
+              ),
             ],
             [
               t('common.vpc'),
@@ -119,6 +128,7 @@ function Details({ instance }: { instance: Instance }) {
                 id={instance.vpc_id}
                 name={nameIn(vpcs, instance.vpc_id)}
                 what={t('common.vpc')}
+                to={paths.vpc(instance.vpc_id)}
               />,
             ],
             [

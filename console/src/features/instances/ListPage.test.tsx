@@ -264,6 +264,20 @@ describe('actions', () => {
     expect(call?.headers.get('idempotency-key')).toMatch(/^[0-9a-f-]{36}$/);
   });
 
+  it('leave nothing but the end to an instance whose node is silent', async () => {
+    const world = seededWorld();
+    world.instances = world.instances.map((item) =>
+      item.name === 'batch-7' ? { ...item, state: 'unknown', state_code: 255 } : item,
+    );
+    const { user } = openConsole('/instances', { world });
+    await user.click(await screen.findByRole('button', { name: 'Actions for batch-7' }));
+    expect(rowOf('batch-7').textContent).toContain('Unknown');
+    const enabled = (await screen.findAllByRole('menuitem'))
+      .filter((item) => item.getAttribute('aria-disabled') !== 'true')
+      .map((item) => item.textContent);
+    expect(enabled).toEqual(['Details', 'Console output', 'Terminate']);
+  });
+
   it('show the refusal of the server', async () => {
     const { cloud, user } = openConsole('/instances');
     await screen.findByRole('link', { name: 'batch-7' });

@@ -19,7 +19,7 @@ const ALLOWED: Record<InstanceAction, readonly InstanceState[]> = {
   start: ['stopped'],
   stop: ['running'],
   reboot: ['running'],
-  terminate: ['pending', 'running', 'stopping', 'stopped'],
+  terminate: ['pending', 'running', 'stopping', 'stopped', 'unknown'],
 };
 
 export function isAllowed(action: InstanceAction, state: InstanceState): boolean {

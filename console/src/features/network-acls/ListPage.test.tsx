@@ -20,14 +20,14 @@ it('shows entries in their order, and lets all but the last be removed and other
       );
   expect(texts()).toEqual([
     'Inbound 100 Allow TCP 5432 10.0.1.0/24',
-    'Inbound * (everything else) Deny All All 0.0.0.0/0',
+    'Inbound * Deny All All 0.0.0.0/0',
     'Outbound 100 Allow TCP 1024-65535 10.0.1.0/24',
-    'Outbound * (everything else) Deny All All 0.0.0.0/0',
+    'Outbound * Deny All All 0.0.0.0/0',
   ]);
   expect(within(entries).getAllByRole('button', { name: /^Remove / })).toHaveLength(2);
 
   const form = screen.getByRole('form', { name: 'Add an entry' });
-  await user.type(within(form).getByLabelText('Number'), '90');
+  await user.type(within(form).getByLabelText('Rule number'), '90');
   await choose(user, 'Action', 'Deny');
   await choose(user, 'Protocol', 'All');
   await user.type(within(form).getByLabelText('Source or destination'), '10.0.1.7/32');
@@ -46,4 +46,21 @@ it('shows entries in their order, and lets all but the last be removed and other
   expect(
     callsTo(cloud, 'DELETE', `/network-acls/${id}/entries?direction=inbound&rule_number=90`),
   ).toHaveLength(1);
+});
+
+it('give a subnet another ACL in the place of the one it has', async () => {
+  const { cloud, user } = openConsole('/network-acls');
+  const id = cloud.world.networkAcls.find(({ name }) => name === 'data only')?.id;
+  const web = cloud.world.subnets.find(({ name }) => name === 'web-a');
+  await user.click(within(await findRow('data only')).getByRole('button', { name: /expand row/i }));
+  const subnets = await screen.findByLabelText('Subnets of data only');
+  // There is always one: it cannot be taken away.
+  expect(within(subnets).queryByRole('button', { name: /^Remove / })).toBeNull();
+  await choose(user, 'Associate a subnet', 'web-a');
+  const form = screen.getByRole('form', { name: 'Associate a subnet' });
+  await user.click(within(form).getByRole('button', { name: 'Add' }));
+  expect(await within(subnets).findByText(web?.id ?? '')).toBeTruthy();
+  expect(callsTo(cloud, 'POST', `/network-acls/${id}/associations`).map(({ body }) => body)).toEqual([
+    { subnet_id: web?.id },
+  ]);
 });

@@ -47,7 +47,13 @@ function Summary({ item }: { item: NetworkInterface }) {
           [t('detail.mac'), <CopyText key="mac" value={item.mac_address} what={t('detail.mac')} />],
           [
             t('common.vpc'),
-            <Reference key="vpc" id={item.vpc_id} name={nameIn(vpcs, item.vpc_id)} what={t('common.vpc')} />,
+            <Reference
+              key="vpc"
+              id={item.vpc_id}
+              name={nameIn(vpcs, item.vpc_id)}
+              what={t('common.vpc')}
+              to={paths.vpc(item.vpc_id)}
+            />,
           ],
           [
             t('common.subnet'),

@@ -6,7 +6,7 @@ import type { ApiProblem } from '../../api/errors';
 import type { NetworkInterface } from '../../api/types';
 import { paths } from '../../paths';
 import { CopyText } from '../../ui/CopyText';
-import { createdColumn, vpcColumn } from '../../ui/columns';
+import { vpcColumn } from '../../ui/columns';
 import { ListView } from '../../ui/ListView';
 import { StateTag } from '../../ui/StateTag';
 import { usePolling, useVpcNames } from '../shared/useLists';
@@ -22,7 +22,7 @@ export function ListPage() {
     {
       key: 'id',
       title: t('common.id'),
-      width: 200,
+      width: 190,
       render: (_, row) => (
         <Link className="name-link mono ellipsis" to={{ pathname: paths.networkInterface(row.id), search }}>
           {row.id}
@@ -32,13 +32,13 @@ export function ListPage() {
     {
       key: 'state',
       title: t('common.state'),
-      width: 120,
+      width: 115,
       render: (_, row) => <StateTag state={row.status} />,
     },
     {
       key: 'description',
       title: t('common.description'),
-      width: 180,
+      width: 160,
       render: (_, row) => (
         <span className="ellipsis" title={row.description}>
           {row.description || '–'}
@@ -48,13 +48,13 @@ export function ListPage() {
     {
       key: 'private',
       title: t('instances.privateIp'),
-      width: 140,
+      width: 150,
       render: (_, row) => <CopyText value={row.private_ip} what={t('instances.privateIp')} />,
     },
     {
       key: 'public',
       title: t('instances.publicIp'),
-      width: 150,
+      width: 155,
       render: (_, row) => <CopyText value={row.public_ip} what={t('instances.publicIp')} />,
     },
     {
@@ -71,7 +71,6 @@ export function ListPage() {
         ),
     },
     vpcColumn(t, vpcNames, 130),
-    createdColumn(t),
   ];
 
   return (
@@ -97,7 +96,7 @@ export function ListPage() {
         problem={interfaces.error as ApiProblem | undefined}
         onRetry={() => void interfaces.refetch()}
         empty={{ title: t('networkInterfaces.empty'), hint: t('networkInterfaces.emptyHint') }}
-        width={1250}
+        width={1090}
       />
       <Outlet />
     </>

@@ -34,7 +34,7 @@ function Entries({ list }: { list: PrefixList }) {
         {
           key: 'description',
           title: t('common.description'),
-          render: (_, entry) => entry.description || '–',
+          render: (_, entry) => <span className="cell-text">{entry.description || '–'}</span>,
         },
       ]}
       empty={t('prefixLists.noEntries')}

@@ -1,6 +1,6 @@
 import { App, Button, Form, Input, Select } from 'antd';
 import { useTranslation } from 'react-i18next';
-import { useParams } from 'react-router';
+import { Link, useParams } from 'react-router';
 import {
   useAddRouteMutation,
   useAssociateRouteTableMutation,
@@ -64,6 +64,10 @@ function Routes({ table }: { table: RouteTable }) {
           render: (_, route) =>
             route.target_type === 'local' ? (
               t('routeTables.local')
+            ) : route.target_id.startsWith('eni-') ? (
+              <Link className="mono" to={paths.networkInterface(route.target_id)}>
+                {route.target_id}
+              </Link>
             ) : (
               <CopyText value={route.target_id} what={t('routeTables.target')} />
             ),
@@ -237,7 +241,7 @@ export function DetailDrawer() {
           <Section title={t('routeTables.routes')}>
             <Routes table={table} />
           </Section>
-          <Section title={t('routeTables.associations')}>
+          <Section title={t('routeTables.explicit')}>
             <Associations table={table} />
           </Section>
           <Section title={t('detail.summary')}>
@@ -254,6 +258,7 @@ export function DetailDrawer() {
                     id={table.vpc_id}
                     name={nameIn(vpcs, table.vpc_id)}
                     what={t('common.vpc')}
+                    to={paths.vpc(table.vpc_id)}
                   />,
                 ],
                 [t('routeTables.main'), table.is_main ? t('common.yes') : t('common.no')],

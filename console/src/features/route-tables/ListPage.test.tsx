@@ -31,7 +31,7 @@ describe('route tables', () => {
     expect(texts).toEqual([
       ['10.0.0.0/16', 'Local', 'Active'],
       ['0.0.0.0/0', internetGateways[0]?.id, 'Active'],
-      ['192.168.7.0/24', networkInterfaces[0]?.id, 'Black hole'],
+      ['192.168.7.0/24', networkInterfaces[0]?.id, 'Blackhole'],
     ]);
     expect(within(routes).queryByRole('button', { name: 'Remove 10.0.0.0/16' })).toBeNull();
     expect(await screen.findByText('Applied 2/2')).toBeTruthy();
@@ -59,7 +59,7 @@ describe('route tables', () => {
     const { cloud, user, id } = await openPublic();
     const subnets = await screen.findByLabelText('Subnets of public');
     await choose(user, 'Subnet', 'data-a');
-    const form = screen.getByRole('form', { name: 'Add a subnet' });
+    const form = screen.getByRole('form', { name: 'Associate a subnet' });
     await user.click(within(form).getByRole('button', { name: 'Add' }));
     expect(await within(subnets).findByText('data-a')).toBeTruthy();
     await confirmed(user, within(subnets).getByRole('button', { name: 'Remove web-a' }), 'Remove');
@@ -72,8 +72,8 @@ describe('route tables', () => {
     const association = cloud.world.routeTables.find((table) => table.id === mainId)?.main_association_id;
     await confirmed(
       user,
-      screen.getByRole('button', { name: 'Make it the main one' }),
-      'Make it the main one',
+      screen.getByRole('button', { name: 'Set as main route table' }),
+      'Set as main route table',
     );
     expect(await screen.findByText('Subnets without a table of their own follow it.')).toBeTruthy();
     const puts = callsTo(cloud, 'PUT', `/route-tables/${mainId}/associations/${association}`);

@@ -67,3 +67,27 @@ it('removes a rule after a question', async () => {
   await waitFor(() => expect(within(rules).queryByText('80-443')).toBeNull());
   expect(callsTo(cloud, 'DELETE', `/security-groups/${id}/rules/${rule?.id}`)).toHaveLength(1);
 });
+
+it('names groups and prefix lists, and lets them be chosen by name', async () => {
+  const { cloud, user, rules, id } = await openRules();
+  const [offices] = cloud.world.prefixLists;
+  expect((await within(rules).findByRole('link', { name: offices?.id })).getAttribute('href')).toBe(
+    `/prefix-lists/${offices?.id}`,
+  );
+  expect(await within(rules).findByRole('button', { name: 'Remove Inbound TCP 9100 offices' })).toBeTruthy();
+  const form = screen.getByRole('form', { name: 'Add a rule' });
+  await user.type(within(form).getByLabelText('Ports'), '8080');
+  await choose(user, 'Source or destination', 'offices');
+  await user.type(within(form).getByLabelText('Description'), 'Proxy');
+  await user.click(within(form).getByRole('button', { name: 'Add' }));
+  expect(await within(rules).findByText('Proxy')).toBeTruthy();
+  expect(callsTo(cloud, 'POST', `/security-groups/${id}/rules`).map(({ body }) => body)).toEqual([
+    {
+      direction: 'inbound',
+      protocol: 'tcp',
+      port_range: '8080',
+      source_destination: offices?.id,
+      description: 'Proxy',
+    },
+  ]);
+});

@@ -1,8 +1,10 @@
 import { Table, type TableColumnsType } from 'antd';
 import { useTranslation } from 'react-i18next';
+import { Outlet, useLocation } from 'react-router';
 import { useListSubnetsQuery, useListVpcsQuery } from '../../api';
 import type { ApiProblem } from '../../api/errors';
 import type { Subnet, Vpc } from '../../api/types';
+import { paths } from '../../paths';
 import { AppliedText } from '../../ui/AppliedText';
 import { CopyText } from '../../ui/CopyText';
 import { createdColumn, idColumn, nameColumn } from '../../ui/columns';
@@ -48,13 +50,14 @@ function Subnets({ vpc, subnets }: { vpc: Vpc; subnets: Subnet[] }) {
 /** The VPCs and, in each, its subnets. */
 export function ListPage() {
   const { t } = useTranslation();
+  const { search } = useLocation();
   const polling = usePolling();
   const vpcs = useListVpcsQuery(undefined, polling);
   const subnets = useListSubnetsQuery(undefined, polling);
   const subnetsOf = (vpc: Vpc) => (subnets.data ?? []).filter(({ vpc_id }) => vpc_id === vpc.id);
 
   const columns: TableColumnsType<Vpc> = [
-    nameColumn(t, 200),
+    nameColumn(t, 200, (row) => ({ pathname: paths.vpc(row.id), search })),
     {
       key: 'state',
       title: t('common.state'),
@@ -66,7 +69,15 @@ export function ListPage() {
       key: 'cidr',
       title: t('common.cidr'),
       width: 160,
-      render: (_, row) => <span className="mono">{row.cidr_block}</span>,
+      render: (_, row) => {
+        const further = row.cidr_block_associations.length - 1;
+        return (
+          <>
+            <span className="mono">{row.cidr_block}</span>
+            {further > 0 && <span className="muted"> +{further}</span>}
+          </>
+        );
+      },
     },
     { key: 'subnets', title: t('vpcs.subnets'), width: 90, render: (_, row) => subnetsOf(row).length },
     {
@@ -79,24 +90,31 @@ export function ListPage() {
   ];
 
   return (
-    <ListView
-      title={t('vpcs.title')}
-      searchLabel={t('vpcs.searchLabel')}
-      calls={[
-        { method: 'GET', path: '/vpcs' },
-        { method: 'GET', path: '/subnets' },
-      ]}
-      columns={columns}
-      rows={vpcs.data}
-      words={(vpc) => [vpc.name, vpc.id, vpc.cidr_block]}
-      problem={(vpcs.error ?? subnets.error) as ApiProblem | undefined}
-      onRetry={() => {
-        void vpcs.refetch();
-        void subnets.refetch();
-      }}
-      empty={{ title: t('vpcs.empty'), hint: t('vpcs.emptyHint') }}
-      expandable={{ render: (vpc) => <Subnets vpc={vpc} subnets={subnetsOf(vpc)} /> }}
-      width={1130}
-    />
+    <>
+      <ListView
+        title={t('vpcs.title')}
+        searchLabel={t('vpcs.searchLabel')}
+        calls={[
+          { method: 'GET', path: '/vpcs' },
+          { method: 'GET', path: '/subnets' },
+        ]}
+        columns={columns}
+        rows={vpcs.data}
+        words={(vpc) => [
+          vpc.name,
+          vpc.id,
+          ...vpc.cidr_block_associations.map(({ cidr_block }) => cidr_block),
+        ]}
+        problem={(vpcs.error ?? subnets.error) as ApiProblem | undefined}
+        onRetry={() => {
+          void vpcs.refetch();
+          void subnets.refetch();
+        }}
+        empty={{ title: t('vpcs.empty'), hint: t('vpcs.emptyHint') }}
+        expandable={{ render: (vpc) => <Subnets vpc={vpc} subnets={subnetsOf(vpc)} /> }}
+        width={1130}
+      />
+      <Outlet />
+    </>
   );
 }
