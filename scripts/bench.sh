@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # `make bench`: ours beside the peers, interleaved in one run. `make bench` measures everything; `scripts/bench.sh api
-# launch rules memory quickstart site` only what is named. Slow is no error: the table has marks for people.
+# launch rules memory quickstart site net` only what is named. Slow is no error: the table has marks for people.
+#
+# `net` takes ten minutes. GON_BENCH_PORTS=100,1000 are its sizes, GON_BENCH_ROUNDS=20 how often it does each thing,
+# GON_BENCH_SECONDS=3 how long TCP runs, GON_BENCH_SITE=1000,10000,100 VPCs, ports and nodes of its site in memory.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -21,6 +24,8 @@ install_moto() {
 
 step "system packages" scripts/setup.sh bench
 step "moto" install_moto
+# The peer of the network. Without it the rest is measured all the same, and says so.
+step "OVN" scripts/setup.sh ovn || echo "  OVN cannot be installed here; its figures will be recorded ones."
 step "web console" scripts/console-build.sh
 step "release binaries" cargo build --release --locked -p gond -p gon -p e2e --bins
 exec target/release/bench "$@"

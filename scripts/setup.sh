@@ -4,6 +4,7 @@
 #   scripts/setup.sh runtime     what `make up` needs (the default)
 #   scripts/setup.sh test        that, and what `make test` needs
 #   scripts/setup.sh bench       that, and what `make bench` needs
+#   scripts/setup.sh ovn         OVN alone, which `make bench` measures beside our network
 #
 # Root or sudo. Asks nothing, changes nothing when everything is there (and then takes no time), and leaves the machine
 # as it found it but for the packages: their daemons are neither started nor enabled, for the platform runs its own,
@@ -19,6 +20,7 @@ RUNTIME=(
 )
 TEST=(tcpdump curl iptables python3 rabbitmq-server etcd-server etcd-client)
 BENCH=(python3-venv)
+OVN=(ovn-central ovn-host)
 
 # Services that the packages above bring and nobody here wants: (package, units).
 SERVICES=(
@@ -26,6 +28,8 @@ SERVICES=(
   "postgresql postgresql.service"
   "rabbitmq-server rabbitmq-server.service"
   "etcd-server etcd.service"
+  "ovn-central ovn-central.service ovn-northd.service ovn-ovsdb-server-nb.service ovn-ovsdb-server-sb.service"
+  "ovn-host ovn-host.service ovn-controller.service"
 )
 
 say() { printf 'packages: %s\n' "$*"; }
@@ -35,9 +39,10 @@ case ${1:-runtime} in
   runtime) packages=("${RUNTIME[@]}") ;;
   test) packages=("${RUNTIME[@]}" "${TEST[@]}") ;;
   bench) packages=("${RUNTIME[@]}" "${TEST[@]}" "${BENCH[@]}") ;;
-  *) die "usage: $0 [runtime | test | bench]" ;;
+  ovn) packages=("${OVN[@]}") ;;
+  *) die "usage: $0 [runtime | test | bench | ovn]" ;;
 esac
-[ $# -le 1 ] || die "usage: $0 [runtime | test | bench]"
+[ $# -le 1 ] || die "usage: $0 [runtime | test | bench | ovn]"
 command -v dpkg-query >/dev/null && command -v apt-get >/dev/null || die "this is neither Debian nor Ubuntu"
 
 # Without a Node that the console's build accepts, it installs one from PyPI, and needs a venv for that

@@ -55,7 +55,20 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "gon-bus",
         ],
     ),
-    ("e2e", &["gon-testkit", "gon-api", "gon-types", "gon-tls"]),
+    // The roles and doors of a worker: its benchmark runs the network agent by itself.
+    (
+        "e2e",
+        &[
+            "gon-testkit",
+            "gon-api",
+            "gon-types",
+            "gon-tls",
+            "gon-proto",
+            "gon-net",
+            "gon-driver",
+            "gon-agent",
+        ],
+    ),
     ("xtask", &["gon-control"]),
 ];
 

@@ -7,6 +7,7 @@ mod http;
 mod launch;
 mod memory;
 mod moto;
+mod net;
 mod quickstart;
 mod report;
 mod rules;
@@ -19,6 +20,12 @@ use crate::report::Report;
 
 fn main() -> anyhow::Result<()> {
     let only: Vec<String> = std::env::args().skip(1).collect();
+    // Processes of its own that a part starts.
+    match only.split_first() {
+        Some((word, [dir])) if word == net::agent::WORD => return net::agent::run(dir.as_ref()),
+        Some((word, words)) if word == net::simulation::WORD => return net::simulation::run(words),
+        _ => {}
+    }
     let wanted = |name: &str| only.is_empty() || only.iter().any(|o| o == name);
     let mut report = Report::default();
     let mut failed = Vec::new();
@@ -45,6 +52,9 @@ fn main() -> anyhow::Result<()> {
     part("quickstart", quickstart::measure);
     if wanted("site") {
         failed.extend(site::run(&mut report).err().map(|error| format!("site: {error:#}")));
+    }
+    if wanted("net") {
+        failed.extend(net::run(&mut report).err().map(|error| format!("net: {error:#}")));
     }
     println!("{}", report.table());
     for line in &failed {

@@ -66,6 +66,7 @@ pub enum Target {
 #[derive(Debug, Default)]
 pub struct Report {
     rows: Vec<[String; 6]>,
+    notes: Vec<String>,
 }
 
 impl Report {
@@ -101,6 +102,12 @@ impl Report {
         self.rows.push(row);
     }
 
+    /// Something that whoever reads the table must know.
+    pub fn note(&mut self, text: String) {
+        eprintln!("{text}");
+        self.notes.push(text);
+    }
+
     pub fn table(&self) -> String {
         let head = ["figure", "ours", "peer", "ratio", "target", ""].map(str::to_owned);
         let all: Vec<&[String; 6]> = std::iter::once(&head).chain(&self.rows).collect();
@@ -118,6 +125,9 @@ impl Report {
                 text.push_str(&"─".repeat(widths.iter().sum::<usize>() + 10));
                 text.push('\n');
             }
+        }
+        for note in &self.notes {
+            let _ = writeln!(text, "\n{note}");
         }
         text
     }
