@@ -64,6 +64,8 @@ pub struct SwitchStep {
     pub priority: u16,
     /// Its cookie; 0 if it has none.
     pub cookie: u64,
+    /// Whether it is one of an agent's, or of somebody else.
+    pub ours: bool,
     /// It, in the switch's words.
     pub text: String,
 }

@@ -38,7 +38,7 @@ pub async fn run(api: &mut Api, asked: &Asked, as_json: bool) -> anyhow::Result<
     }
     match unlike(&trace) {
         nodes if nodes.is_empty() => Ok(()),
-        nodes => bail!("not what the switch says on {}", nodes.join(", ")),
+        nodes => bail!("this is not what the switch says on {}", nodes.join(", ")),
     }
 }
 

@@ -21,7 +21,7 @@ use gon_net::explain::{ExplainError, Explanation, Hop, Line, Question, QuestionE
 use gon_net::flow::{Field, IP_ICMP, IP_TCP, IP_UDP, mac_from_bits};
 use gon_net::service::{BRIDGE, TUNNEL_PORT};
 use gon_net::trace::Packet;
-use gon_net::{External, Mirror, NodeFacts, Overlay};
+use gon_net::{Cookie, External, Mirror, NodeFacts, Overlay};
 use gon_proto::NodeNetwork;
 use gon_proto::trace::{
     Followed, FollowedHop, FollowedLine, SwitchAnswer, SwitchQuestion, SwitchStep, TunnelEnds,
@@ -211,11 +211,12 @@ fn step(line: &str) -> Option<SwitchStep> {
     let (table, rest) = line.split_once(". ")?;
     let table = table.parse().ok()?;
     let rest = rest.trim();
-    let mut step = SwitchStep { table, priority: 0, cookie: 0, text: rest.to_owned() };
+    let mut step = SwitchStep { table, priority: 0, cookie: 0, ours: false, text: rest.to_owned() };
     let mut parts = rest.rsplit(", ");
     let mut last = parts.next()?;
     if let Some(cookie) = last.strip_prefix("cookie 0x") {
         step.cookie = u64::from_str_radix(cookie, 16).ok()?;
+        step.ours = Cookie::from_bits(step.cookie).is_some();
         last = parts.next()?;
     }
     // "No match." has none.
@@ -317,6 +318,7 @@ Datapath actions: drop
         let answer = read(text, 16);
         let steps: Vec<_> = answer.steps.iter().map(|s| (s.table, s.priority, s.cookie)).collect();
         assert_eq!(steps, [(0, 100, 0x4700_0000_0000_0010), (5, 100, 0x4705_0000_0000_0010), (80, 0, 0)]);
+        assert_eq!(answer.steps.iter().map(|s| s.ours).collect::<Vec<_>>(), [true, true, false]);
         assert_eq!(answer.outputs, [3]);
         assert_eq!(answer.steps[0].text, "in_port=16, priority 100, cookie 0x4700000000000010");
         let back = read("0. in_port=2, priority 9\n IN_PORT\n12. No match.\n", 2);

@@ -66,7 +66,7 @@ pub async fn trace(cx: Cx, (): (), _: NoQuery, Json(body): Json<TracePacket>) ->
             None => break followed,
         }
     };
-    let Followed { hops, end, onward } = followed;
+    let Followed { hops, mut end, onward } = followed;
     let dropped = onward.is_none() && hops.last().is_some_and(|hop| hop.outputs.is_empty());
     let mut shown = vec![];
     for hop in hops {
@@ -80,6 +80,9 @@ pub async fn trace(cx: Cx, (): (), _: NoQuery, Json(body): Json<TracePacket>) ->
             stages: hop.lines.into_iter().map(|line| stage(line, &tables)).collect(),
             live,
         });
+    }
+    if let Some(last) = shown.last().and_then(|hop| hop.stages.last()).filter(|_| dropped) {
+        end = format!("dropped in {}: {}", last.stage, last.because);
     }
     Ok(PacketTrace { network_interface_id: port.to_string(), packet: body.packet, dropped, end, hops: shown })
 }
@@ -135,9 +138,10 @@ pub fn compare(hop: &FollowedHop, answer: Result<SwitchAnswer, String>) -> LiveT
     let ours = hop.lines.get(alike).map_or("nothing".to_owned(), |line| {
         format!("{} (table={},priority={})", line.stage, line.table, line.priority)
     });
-    let theirs = steps
-        .get(alike)
-        .map_or("nothing".to_owned(), |step| format!("table={},priority={}", step.table, step.priority));
+    let theirs = steps.get(alike).map_or("nothing".to_owned(), |step| {
+        let whose = if step.ours { "" } else { ", which no agent has made" };
+        format!("table={},priority={}{whose}", step.table, step.priority)
+    });
     let detail = match (alike == hop.lines.len(), alike == steps.len()) {
         (true, true) => end.to_owned(),
         _ => format!("{end}: {after} comes here {ours}, in the switch {theirs}"),
@@ -187,6 +191,7 @@ mod tests {
             table: *table,
             priority: *priority,
             cookie: *cookie,
+            ours: *cookie != 1,
             text: format!("priority {priority}"),
         };
         SwitchAnswer { steps: flows.iter().map(step).collect(), outputs: outputs.to_vec() }
@@ -212,7 +217,11 @@ mod tests {
                 &[17],
                 "the end is the same: after policy comes here policy (table=81,priority=200), in the switch nothing",
             ),
-            (&[(0, 100, 7), (81, 200, 9), (82, 1, 1)], &[17], "in the switch table=82,priority=1"),
+            (
+                &[(0, 100, 7), (81, 200, 9), (82, 1, 1)],
+                &[17],
+                "in the switch table=82,priority=1, which no agent has made",
+            ),
             (&flows, &[18], "it leaves by another port"),
             (&flows, &[17, 18], "it leaves by another port"),
         ] {

@@ -136,10 +136,12 @@ impl<'a> Reader<'a> {
         let to =
             |port: u16| [Field::TcpDst, Field::UdpDst].iter().any(|f| self.packet.get(*f) == port.into());
         let text = match step.priority {
-            50 => "for none of the node's own services",
+            50 => "for none of the node's services (DHCP, DNS, metadata)",
             400 => "no other link-local address answers",
             _ if step.drops => "multicast and broadcast go nowhere",
-            _ if self.packet.get(Field::IpProto) == u64::from(IP_ICMP) => "an echo of the subnet's router",
+            _ if self.packet.get(Field::IpProto) == u64::from(IP_ICMP) => {
+                "an echo request to the subnet's router"
+            }
             _ if to(DNS_TP) => "DNS",
             _ if to(DHCP_SERVER_UDP) => "DHCP",
             _ => "instance metadata",
@@ -244,7 +246,8 @@ impl<'a> Reader<'a> {
         let key = step.matches.get(VPC).zip(step.matches.get(SUBNET));
         let (Some(_), Some(block)) = (key, step.matches.get(field).or(Some(NO_BLOCK))) else {
             return match step.priority {
-                0 => format!("{back}no route to it{table}"),
+                0 if stage == Stage::Route => format!("no route to {}{table}", self.dst),
+                0 => format!("{back}no route to {}{table}", self.packet.addr(Field::IpSrc)),
                 6000 => "its time to live is spent".to_owned(),
                 _ => "no packet is routed to such an address".to_owned(),
             };

@@ -161,7 +161,7 @@ fn whatever_an_operator_asks_the_switches_say_the_same() {
         let answer = host.ask(&hops[1].question);
         if answer.outputs.is_empty() {
             let last = answer.steps.last().unwrap();
-            assert_eq!((answer.steps.len(), last.priority, last.cookie), (hops[1].lines.len(), 65000, 0));
+            assert_eq!((answer.steps.len(), last.priority, last.ours), (hops[1].lines.len(), 65000, false));
             break;
         }
         // The agent was quicker.
