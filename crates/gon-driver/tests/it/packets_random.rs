@@ -24,10 +24,10 @@ use gon_net::{FlowTable, compile, cookie, diff};
 use gon_types::MacAddr;
 use serde_json::json;
 
-use crate::interpreted::{self, BUGS, Bug, NODES, answer_to, measure, paths, right, say};
+use crate::interpreted::{self, BUGS, Bug, FORGETFUL, NODES, answer_to, measure, paths, right, say};
 use crate::model::{Arrived, ICMP, Model, Place, Sent, TCP, UDP};
 use crate::packets_lab::{Fabric, Lab, PATIENCE, Wire, checksum, ethernet, ipv4};
-use crate::random::Case;
+use crate::random::{Case, Dice};
 use crate::topology::{EXT_MAC, META_MAC, Topology, facts_of};
 
 /// Ports of a site, at most.
@@ -65,7 +65,15 @@ struct Got {
     whole: bool,
 }
 
+/// A packet, and the connection it is of.
+type Numbered = (Sent, u16);
+/// Which port is on which node.
+type Places<'a> = &'a [(u16, u32)];
+/// What answers the packets of a turn.
+type Turn = Result<Vec<Numbered>, Difference>;
+
 /// The first packet about which switches and model differ.
+#[derive(Debug)]
 struct Difference {
     sent: Sent,
     wanted: Option<Got>,
@@ -115,8 +123,8 @@ impl Site {
         site
     }
 
-    /// Makes both nodes be what the case says. How many flows that changed.
-    fn become_case(&mut self, case: &Case, bug: Bug) -> usize {
+    /// Makes both nodes be what the case says, with connections that are open or without. How many flows that changed.
+    fn become_case(&mut self, case: &Case, bug: Bug, with_open: bool) -> usize {
         let (topology, place) = (case.topology(), case.place());
         let become_one = async |n: u32, node: &mut Node| {
             let compiled = compile(&topology.on_node(n, &place).doc, &facts_of(n));
@@ -125,8 +133,9 @@ impl Site {
             let mods = diff(&node.installed, &flows);
             node.switch.apply(&mods).await.unwrap();
             let changed = mods.len();
-            // Neither a cached decision nor a connection of the site before.
-            for command in ["revalidator/purge", "dpctl/flush-conntrack"] {
+            // Neither a cached decision nor, of another site, a connection.
+            let commands = ["revalidator/purge", "dpctl/flush-conntrack"];
+            for command in &commands[..if with_open { 1 } else { 2 }] {
                 node.control.call(command, json!([]), CONTROL).await.unwrap();
             }
             node.installed = flows;
@@ -197,46 +206,81 @@ impl Site {
         }
     }
 
-    /// The first difference between packets and model.
-    fn compare(&mut self, case: &Case, bug: Bug, tally: &mut Tally) -> Option<Difference> {
-        let (topology, place) = (case.topology(), case.place());
-        tally.changed += self.become_case(case, bug);
+    /// Sends all of it, holds what came out against the model, and gives what answers it.
+    fn turn(
+        &mut self,
+        model: &mut Model<'_>,
+        place: Places<'_>,
+        all: &[Numbered],
+        tally: &mut Tally,
+    ) -> Turn {
         let node_of = |at: Place| match at {
             Place::Port(no) | Place::Service(no) => place.iter().find(|(p, _)| *p == no).unwrap().1,
             Place::Outside(node) => node,
         };
-        let mut model = Model::new(&topology.doc, &place, EXT_MAC);
-        // All of it, then what answers it. No two of a case are of one connection, so their order makes no difference; without
-        // ports that takes one alone.
+        let mut want = |(sent, _): &Numbered| {
+            let arrived = model.send(sent)?;
+            Some(Got { node: node_of(arrived.at), arrived, whole: true })
+        };
+        let wanted: Vec<Option<Got>> = all.iter().map(&mut want).collect();
+        let expected = wanted.iter().flatten().count();
+        let sent: Vec<(u32, &Sent, u16)> =
+            all.iter().map(|(sent, connection)| (node_of(sent.from), sent, *connection)).collect();
+        let got = self.exchange(&sent, expected);
+        tally.packets += sent.len();
+        tally.delivered += expected;
+        let mut answers = vec![];
+        for (((sent, connection), wanted), got) in all.iter().zip(wanted).zip(got) {
+            if got != wanted.iter().cloned().collect::<Vec<_>>() {
+                return Err(Difference { sent: sent.clone(), wanted, got });
+            }
+            let Some(Got { node, arrived, .. }) = wanted else { continue };
+            tally.between += usize::from(node != node_of(sent.from));
+            answers.extend(answer_to(sent, &arrived).map(|answer| (answer, *connection)));
+        }
+        Ok(answers)
+    }
+
+    /// What a case sends. No two are of one connection, so their order makes no difference; without ports that takes one
+    /// alone.
+    fn firsts(case: &Case) -> Vec<Numbered> {
         let mut portless = false;
         let sent = case.probes.iter().filter_map(|probe| case.sent(probe));
         let apart =
             sent.filter(|s| [ICMP, TCP, UDP].contains(&s.proto) || !std::mem::replace(&mut portless, true));
-        let mut round: Vec<(Sent, u16)> = apart.zip(1..).collect();
-        for _answers in [false, true] {
-            let wanted: Vec<Option<Got>> = round
-                .iter()
-                .map(|(sent, _)| {
-                    let arrived = model.send(sent)?;
-                    Some(Got { node: node_of(arrived.at), arrived, whole: true })
-                })
-                .collect();
-            let expected = wanted.iter().flatten().count();
-            let sent: Vec<(u32, &Sent, u16)> =
-                round.iter().map(|(sent, connection)| (node_of(sent.from), sent, *connection)).collect();
-            let got = self.exchange(&sent, expected);
-            tally.packets += sent.len();
-            tally.delivered += expected;
-            let mut answers = vec![];
-            for (((sent, connection), wanted), got) in round.iter().zip(wanted).zip(got) {
-                if got != wanted.iter().cloned().collect::<Vec<_>>() {
-                    return Some(Difference { sent: sent.clone(), wanted, got });
-                }
-                let Some(Got { node, arrived, .. }) = wanted else { continue };
-                tally.between += usize::from(node != node_of(sent.from));
-                answers.extend(answer_to(sent, &arrived).map(|answer| (answer, *connection)));
+        apart.zip(1..).collect()
+    }
+
+    /// The first difference between packets and model: all packets of a case, then what answers them.
+    fn compare(&mut self, case: &Case, bug: Bug, tally: &mut Tally) -> Option<Difference> {
+        let (topology, place) = (case.topology(), case.place());
+        tally.changed += self.become_case(case, bug, false);
+        let mut model = Model::new(&topology.doc, &place, EXT_MAC);
+        let answers = self.turn(&mut model, &place, &Self::firsts(case), tally);
+        answers.and_then(|answers| self.turn(&mut model, &place, &answers, tally)).err()
+    }
+
+    /// The same of what is open while a site changes: it is answered after the change, and once more after that is taken back.
+    fn compare_change(
+        &mut self,
+        case: &Case,
+        then: &Case,
+        bug: Bug,
+        tally: &mut Tally,
+    ) -> Option<Difference> {
+        let (before, after, place) = (case.topology(), then.topology(), case.place());
+        self.become_case(case, bug, false);
+        let mut model = Model::new(&before.doc, &place, EXT_MAC);
+        let answers = match self.turn(&mut model, &place, &Self::firsts(case), tally) {
+            Ok(answers) => answers,
+            Err(difference) => return Some(difference),
+        };
+        for (now, topology) in [(then, &after), (case, &before)] {
+            tally.changed += self.become_case(now, bug, true);
+            model = model.after(&topology.doc, &place);
+            if let Err(difference) = self.turn(&mut model, &place, &answers, tally) {
+                return Some(difference);
             }
-            round = answers;
         }
         None
     }
@@ -357,13 +401,17 @@ fn packets_go_where_the_model_says() {
             eprintln!("GON_TEST_SEED={seed}: {difference}");
             panic!("GON_TEST_SEED={seed}, smallest: {}", site.explain(&case, right));
         }
+        let then = case.changed(&mut Dice::new(seed));
+        if let Some(difference) = site.compare_change(&case, &then, right, &mut tally) {
+            panic!("GON_TEST_SEED={seed}: {difference}\n{case:#?}\nthen\n{then:#?}");
+        }
         if seed % 20 == 0 {
             site.audit();
         }
     }
     let Tally { packets, delivered, between, changed } = tally;
     let text = format!(
-        "{sites} sites in {:.1?}, {changed} flows changed: {packets} packets, {delivered} delivered, {between} of them on the other node",
+        "{sites} sites and as many changes of sites in {:.1?}, {changed} flows changed: {packets} packets, {delivered} delivered, {between} of them on the other node",
         begin.elapsed()
     );
     say("packets and model", &text);
@@ -377,14 +425,25 @@ fn packets_go_where_the_model_says() {
 fn planted_bugs_are_seen_in_packets() {
     let mut site = Site::new();
     site.patience = IMPATIENCE;
+    let (name, bug) = FORGETFUL;
+    let seen = (0..300).any(|seed| {
+        let case = Case::random(seed, PORTS);
+        let then = case.changed(&mut Dice::new(seed));
+        interpreted::compare_change(&case, &then, bug, &mut interpreted::Tally::default()).is_some()
+            && site.compare_change(&case, &then, bug, &mut Tally::default()).is_some()
+    });
+    assert!(seen, "nobody notices that {name}");
     for (name, bug) in BUGS {
-        // The interpreter is quicker in finding a case that might tell.
-        let tells = |seed: &u64| {
-            let case = Case::random(*seed, PORTS);
-            interpreted::compare(&case, bug, &mut interpreted::Tally::default()).is_some()
-        };
-        let mut cases = (0..2000).filter(tells).map(|seed| (seed, Case::random(seed, PORTS))).take(10);
-        let found = cases.find(|(_, case)| site.compare(case, bug, &mut Tally::default()).is_some());
+        // The interpreter is quicker in finding a case that might tell, and in making it small.
+        let tells =
+            |case: &Case| interpreted::compare(case, bug, &mut interpreted::Tally::default()).is_some();
+        let cases = (0..2000).map(|seed| (seed, Case::random(seed, PORTS))).filter(|(_, case)| tells(case));
+        let found = cases.take(10).find_map(|(seed, case)| {
+            let mut differs = |case: Case| {
+                site.compare(&case, bug, &mut Tally::default()).is_some().then_some((seed, case))
+            };
+            differs(case.shrink(tells)).or_else(|| differs(case))
+        });
         let (seed, case) = found.unwrap_or_else(|| panic!("nobody notices that {name}"));
         let small = site.shrink(&case, bug);
         println!("{name}: seed {seed}, {} ports and {} packets tell", small.ports.len(), small.probes.len());

@@ -8,8 +8,10 @@ use std::net::Ipv4Addr;
 use gon_net::pipeline::Stage;
 use gon_net::{FlowTable, compile, diff};
 
-use crate::interpreted::{BUGS, Bug, Difference, Tally, compare, measure, paths, right, say};
-use crate::random::Case;
+use crate::interpreted::{
+    BUGS, Bug, Difference, FORGETFUL, Tally, compare, compare_change, measure, paths, right, say,
+};
+use crate::random::{Case, Dice};
 use crate::topology::{Topology, allow, facts_of, via_gateway};
 
 fn explain(case: &Case, bug: Bug) -> String {
@@ -43,6 +45,39 @@ fn flows_do_what_the_semantics_say() {
             return;
         }
     }
+}
+
+fn explain_change(case: &Case, then: &Case, found: &Difference) -> String {
+    let Difference { probe, sent, wanted, got } = found;
+    format!(
+        "{case:#?}\nthen\n{then:#?}\nprobe  {probe:?}\nsent   {sent:?}\nwanted {wanted:?}\ngot    {got:?}"
+    )
+}
+
+/// What is open goes on or ends with what is allowed now, and so do its answers.
+#[test]
+fn what_is_open_is_judged_by_what_is_allowed_now() {
+    let mut tally = Tally::default();
+    let sites = measure(2_000, 20_000);
+    for seed in 0..sites {
+        let case = Case::random(seed, 10);
+        let then = case.changed(&mut Dice::new(seed));
+        if let Some(found) = compare_change(&case, &then, right, &mut tally) {
+            panic!("seed {seed}: {}", explain_change(&case, &then, &found));
+        }
+    }
+    let Tally { packets, delivered, .. } = tally;
+    say("changes and model", &format!("{sites} changes of sites: {packets} packets, {delivered} delivered"));
+    // A test of the test.
+    let (name, bug) = FORGETFUL;
+    let blind = (0..300).all(|seed| compare(&Case::random(seed, 10), bug, &mut Tally::default()).is_none());
+    assert!(blind, "without a change nobody is to notice that {name}");
+    let seen = (0..300).any(|seed| {
+        let case = Case::random(seed, 10);
+        let then = case.changed(&mut Dice::new(seed));
+        compare_change(&case, &then, bug, &mut Tally::default()).is_some()
+    });
+    assert!(seen, "nobody notices that {name}");
 }
 
 /// A test of the test.
