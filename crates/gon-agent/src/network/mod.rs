@@ -315,7 +315,7 @@ impl Agent {
             tokio::spawn(async move { write_down(&ledger, &document).await })
         };
         // Answers for a port are there before its first packet can be.
-        self.view.send_replace(Arc::new(View::new((*document).clone())));
+        self.view.send_replace(Arc::new(View::new(Arc::clone(&document))));
         self.document = Some(Arc::clone(&document));
         let Some(plane) = &mut self.plane else { return Ok(()) };
         self.ported &= !plane.changes_ports(&document);

@@ -393,14 +393,16 @@ impl Plane {
         Ok(settled.await?)
     }
 
-    /// Whether a document has other ports, or ports of another shape, than the one at hand.
+    /// Whether a document has other ports, or ports of another shape or in another order, than the one at hand.
     #[must_use]
     pub fn changes_ports(&self, next: &NodeNetwork) -> bool {
-        let shape = |p: &PortSpec| {
-            (p.id, p.device.clone(), p.port_no, p.owner_uid, p.dhcp.mtu, p.mac, p.private_ip, p.subnet)
+        let same = |a: &PortSpec, b: &PortSpec| {
+            (a.id, &a.device, a.port_no, a.owner_uid) == (b.id, &b.device, b.port_no, b.owner_uid)
+                && (a.dhcp.mtu, a.mac, a.private_ip, a.subnet) == (b.dhcp.mtu, b.mac, b.private_ip, b.subnet)
         };
-        let shapes = |d: &NodeNetwork| d.ports.iter().map(shape).collect::<HashSet<_>>();
-        self.document.as_ref().is_none_or(|now| shapes(now) != shapes(next))
+        self.document.as_ref().is_none_or(|now| {
+            now.ports.len() != next.ports.len() || now.ports.iter().zip(&next.ports).any(|(a, b)| !same(a, b))
+        })
     }
 
     /// Takes the devices down that `next` no longer has.

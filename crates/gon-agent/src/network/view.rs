@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use gon_net::service;
 use gon_proto::{NodeNetwork, PortSpec, SubnetSpec, VpcSpec};
@@ -10,7 +11,7 @@ use gon_types::id::VpcId;
 /// A document with its indexes. Made once per document, shared by every request.
 #[derive(Debug)]
 pub struct View {
-    document: NodeNetwork,
+    document: Arc<NodeNetwork>,
     /// Port number to the places of port, subnet and VPC in the document. Ports whose subnet or VPC is missing, or whose
     /// number is used twice, have no place here: the compiler has closed them.
     ports: HashMap<u16, (usize, usize, usize)>,
@@ -31,9 +32,10 @@ pub struct PortView<'a> {
 }
 
 impl View {
-    /// Indexes a document.
+    /// Indexes a document. It is not copied: a document comes with every changed rule, and the switch waits.
     #[must_use]
-    pub fn new(document: NodeNetwork) -> Self {
+    pub fn new(document: impl Into<Arc<NodeNetwork>>) -> Self {
+        let document = document.into();
         let vpcs: HashMap<_, _> = document.vpcs.iter().enumerate().map(|(n, v)| (v.id, n)).collect();
         let subnets: HashMap<_, _> = document.subnets.iter().enumerate().map(|(n, s)| (s.id, n)).collect();
         let mut ports = HashMap::new();
@@ -64,7 +66,7 @@ impl View {
 
     /// The document.
     #[must_use]
-    pub const fn document(&self) -> &NodeNetwork {
+    pub fn document(&self) -> &NodeNetwork {
         &self.document
     }
     /// The port that a local service knows by this address: the switch wrote it, so it cannot be forged.
