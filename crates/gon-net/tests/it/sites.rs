@@ -5,11 +5,11 @@
 
 use std::net::Ipv4Addr;
 
-use gon_net::pipeline::Stage;
-use gon_net::{FlowTable, compile, diff};
+use gon_net::pipeline::{self, Stage};
+use gon_net::{Field, Flow, FlowMod, FlowTable, compile, diff, zone_changes};
 
 use crate::interpreted::{
-    BUGS, Bug, Difference, FORGETFUL, Tally, compare, compare_change, measure, paths, right, say,
+    BUGS, Bug, Difference, FORGETFUL, NODES, Tally, compare, compare_change, measure, paths, right, say,
 };
 use crate::random::{Case, Dice};
 use crate::topology::{Topology, allow, facts_of, via_gateway};
@@ -78,6 +78,51 @@ fn what_is_open_is_judged_by_what_is_allowed_now() {
         compare_change(&case, &then, bug, &mut Tally::default()).is_some()
     });
     assert!(seen, "nobody notices that {name}");
+}
+
+/// The VPC that a flow is about, by its key, as far as it says so.
+fn vpc_of(flow: &Flow, case: &Case) -> Option<u64> {
+    let value = |field| flow.matches.get(field).map(|c| c.value);
+    let of_port = || {
+        let port = case.ports.iter().find(|p| value(Field::InPort) == Some(p.no.into()))?;
+        Some(port.vpc as u64 + 1)
+    };
+    value(pipeline::VPC).or_else(|| value(Field::TunId)).or_else(of_port)
+}
+
+/// What is changed in one VPC is no other's matter, and what is changed in rules no other stage's; connections are kept.
+#[test]
+fn a_change_touches_only_what_it_concerns() {
+    let (mut changes, mut of_rules) = (0, 0);
+    for seed in 0..1_000 {
+        let case = Case::random(seed, 10);
+        let then = case.changed(&mut Dice::new(seed));
+        let touched = |v: usize| {
+            let ports = |case: &Case| case.ports.iter().filter(|p| p.vpc == v).cloned().collect::<Vec<_>>();
+            case.vpcs[v] != then.vpcs[v] || ports(&case) != ports(&then)
+        };
+        let touched: Vec<u64> = (0..case.vpcs.len()).filter(|v| touched(*v)).map(|v| v as u64 + 1).collect();
+        let mut only_rules = then.clone();
+        for (vpc, before) in only_rules.vpcs.iter_mut().zip(&case.vpcs) {
+            vpc.groups.clone_from(&before.groups);
+        }
+        let only_rules = only_rules == case;
+        for node in 1..=NODES {
+            let compiled = |c: &Case| compile(&c.topology().on_node(node, &c.place()).doc, &facts_of(node));
+            let (old, new) = (compiled(&case), compiled(&then));
+            assert_eq!(zone_changes(&old, &new).flush, [], "seed {seed}");
+            for change in diff(&old.flows, &new.flows) {
+                let (FlowMod::Add(flow) | FlowMod::Delete(flow)) = change;
+                changes += 1;
+                of_rules += usize::from(only_rules);
+                let about = vpc_of(flow, &case);
+                assert!(about.is_none_or(|key| touched.contains(&key)), "seed {seed}: {flow}");
+                assert!(!only_rules || flow.table == Stage::Policy.table(), "seed {seed}: {flow}");
+            }
+        }
+    }
+    println!("{changes} flows changed, {of_rules} of them by changes of rules alone");
+    assert!(of_rules > 1_000);
 }
 
 /// A test of the test.
