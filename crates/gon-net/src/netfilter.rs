@@ -17,14 +17,15 @@
 //!   through it the guest would reach the host's LAN, other bridges, containers and other machines' management addresses,
 //!   none of which it could reach in a cloud whose hosts stand elsewhere. DNS does not need them: the node resolves.
 //!   What must be reached all the same (a proxy, a mirror) is named in [`HostGuard::reachable`].
-//! - **Nor are the site's other servers**, where they have public addresses: behind the host's own address a guest would
-//!   come to their ports as from one of them.
+//! - **Nor are the site's other servers**, where they have public addresses: other nodes, and what the control plane serves
+//!   to servers. Behind the host's own address a guest would come to those ports as from one of them.
 //! - **Masquerade** hides guests behind the host where nobody routes the pool back to it (standalone).
 //!
 //! A packet that another table drops (Docker's or a firewall's `forward` policy) is dropped, whatever this one says.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use ipnet::Ipv4Net;
 
@@ -63,8 +64,10 @@ pub struct HostGuard {
     pub pool: Ipv4Net,
     /// What guests may reach all the same of private networks beyond the host, or of the site's servers (default: nothing).
     pub reachable: Vec<Ipv4Net>,
-    /// The site's other servers, as far as they are known.
+    /// The site's other nodes, as far as they are known.
     pub servers: Vec<Ipv4Addr>,
+    /// Where servers reach the control plane, as far as that is known.
+    pub control: Vec<SocketAddrV4>,
     /// Whether what is beyond the host may begin something toward guests, whose groups then decide. If not, only answers
     /// pass (standalone).
     pub open: bool,
@@ -125,7 +128,7 @@ const fn net(a: u8, b: u8, prefix: u8) -> Ipv4Net {
 /// The transaction that puts the guard in place, whatever was there.
 #[must_use]
 pub fn render(guard: &HostGuard) -> String {
-    let HostGuard { meta, ext, pool, reachable, servers, open, masquerade } = guard;
+    let HostGuard { meta, ext, pool, reachable, servers, control, open, masquerade } = guard;
     let (meta, ext) = (meta.as_str(), ext.as_str());
     let pool = pool.trunc();
     let guests = format!("{}-{}", first_guest(), link_local(LAST_PORT_NO));
@@ -189,6 +192,11 @@ pub fn render(guard: &HostGuard) -> String {
         let hosts: Vec<Ipv4Net> = servers.iter().map(|address| Ipv4Net::from(*address)).collect();
         line(2, &format!("ip daddr {{ {} }} counter drop", list(&Ipv4Net::aggregate(&hosts))));
     }
+    if !control.is_empty() {
+        let all: BTreeSet<&SocketAddrV4> = control.iter().collect();
+        let pairs: Vec<String> = all.iter().map(|at| format!("{} . {}", at.ip(), at.port())).collect();
+        line(2, &format!("ip daddr . tcp dport {{ {} }} counter drop", list(&pairs)));
+    }
     if *open {
         line(2, &format!("ip daddr {pool} accept"));
     }
@@ -240,6 +248,7 @@ mod tests {
             pool: "203.0.113.0/24".parse().unwrap(),
             reachable: vec![],
             servers: vec![],
+            control: vec![],
             open: false,
             masquerade: true,
         }
@@ -253,9 +262,11 @@ mod tests {
         let device = Device::new("eth1").unwrap();
         golden("nft_tunnel", &(render_tunnel(&peers, Some(&device)) + &render_tunnel(&[], None)));
         let servers = peers.to_vec();
+        let control =
+            ["192.0.2.9:8082", "192.0.2.9:2379", "192.0.2.9:8082"].map(|a| a.parse().unwrap()).to_vec();
         golden(
             "nft_routed",
-            &render(&HostGuard { reachable, servers, open: true, masquerade: false, ..guard() }),
+            &render(&HostGuard { reachable, servers, control, open: true, masquerade: false, ..guard() }),
         );
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -177,6 +178,7 @@ impl Worker {
                 gateway: gateway(self.config.network.public_pool),
                 masquerade: self.config.network.external == External::Host,
                 reachable: vec![],
+                control: control_plane(&self.config),
                 uplink: match &self.config.network.external {
                     External::Host => Uplink::Host,
                     External::OnLink(device) => Uplink::OnLink(device.clone()),
@@ -204,6 +206,19 @@ impl Worker {
             pause = pause.mul_f64(1.01).min(KNOWN.1);
         }
     }
+}
+
+/// Where this machine reaches the control plane, as far as its configuration names addresses: controllers and etcd.
+fn control_plane(config: &Config) -> Vec<SocketAddrV4> {
+    let servers = config.control.servers.iter().filter_map(|server| server.parse::<Ipv4Addr>().ok());
+    let ports = [config.roles.network_controller, config.roles.instance_manager].map(|listen| listen.port());
+    let controllers = servers.flat_map(|address| ports.map(|port| SocketAddrV4::new(address, port)));
+    let etcd = config
+        .cluster
+        .endpoints
+        .iter()
+        .filter_map(|url| url.trim_end_matches('/').rsplit('/').next()?.parse().ok());
+    controllers.chain(etcd).collect()
 }
 
 /// Which node this machine is, as the hypervisor agent has written it down.
@@ -272,5 +287,19 @@ mod tests {
     #[test]
     fn the_first_public_address_is_the_hosts() {
         assert_eq!(gateway("203.0.113.0/24".parse().unwrap()).to_string(), "203.0.113.1/24");
+    }
+
+    #[test]
+    fn the_control_plane_is_where_the_configuration_says_by_address() {
+        let mut config = Config::default();
+        assert_eq!(control_plane(&config), []);
+        config.control.servers = vec!["192.0.2.9".to_owned(), "first.example".to_owned()];
+        config.cluster.endpoints =
+            ["https://192.0.2.9:2379/", "https://first.example:2379", "https://[::1]:2379"]
+                .map(str::to_owned)
+                .to_vec();
+        let roles = [config.roles.network_controller, config.roles.instance_manager].map(|at| at.port());
+        let wanted = [roles[0], roles[1], 2379].map(|port| SocketAddrV4::new([192, 0, 2, 9].into(), port));
+        assert_eq!(control_plane(&config), wanted);
     }
 }

@@ -41,6 +41,7 @@ fn host_guard(external: &ExternalConfig, peers: &[Ipv4Addr]) -> Option<HostGuard
         pool: pool(external.gateway),
         reachable: external.reachable.clone(),
         servers: peers.to_vec(),
+        control: external.control.clone(),
         open: external.uplink != Uplink::Host,
         masquerade: external.masquerade,
     })

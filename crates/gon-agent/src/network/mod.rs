@@ -31,6 +31,7 @@ pub mod trace;
 pub mod underlay;
 pub mod view;
 
+use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -72,6 +73,8 @@ pub struct ExternalConfig {
     pub masquerade: bool,
     /// Private networks beyond the host that guests may reach all the same.
     pub reachable: Vec<Ipv4Net>,
+    /// Where servers reach the control plane, as far as it has public addresses: guests do not.
+    pub control: Vec<SocketAddrV4>,
     /// How the world reaches public addresses.
     pub uplink: Uplink,
 }

@@ -92,6 +92,7 @@ fn config(
             gateway: "203.0.113.1/24".parse().unwrap(),
             masquerade: false,
             reachable: vec![],
+            control: vec!["198.51.100.9:2379".parse().unwrap()],
             uplink,
         }),
         overlay,

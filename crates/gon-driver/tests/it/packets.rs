@@ -381,6 +381,7 @@ fn the_host_is_guarded() {
         pool: net("203.0.113.0/24"),
         reachable: vec![],
         servers: vec![],
+        control: vec![],
         open: false,
         masquerade: true,
     };
@@ -409,6 +410,11 @@ fn the_host_is_guarded() {
     let named = netfilter::HostGuard { reachable: vec![net("192.168.77.2/32")], ..guard.clone() };
     nft(&host, &netfilter::render(&named));
     assert!(reaches(&g16, "192.168.77.2:9090"));
+    // Nor to a port of the control plane, which may have a public address.
+    let serving =
+        netfilter::HostGuard { control: vec!["198.51.100.2:9090".parse().unwrap()], ..guard.clone() };
+    nft(&host, &netfilter::render(&serving));
+    assert!(is_cut_off(&g16, &format!("{OUTSIDE}:9090")) && pings(&g16, OUTSIDE));
     nft(&host, &netfilter::render(&guard));
     // The host reaches its guests; the world beyond does not begin anything.
     assert!(reaches(&host, &format!("{PUBLIC}:22")) && pings(&host, PUBLIC));

@@ -765,6 +765,7 @@ fn a_way_out_is_none_to_the_nodes(site: &mut Site) {
         pool: net("203.0.113.0/24"),
         reachable: vec![],
         servers: vec![underlay(2)],
+        control: vec![],
         open: false,
         masquerade: true,
     };
