@@ -147,6 +147,12 @@ fn instances_run_on_both_workers_and_nobody_notices_what_dies() {
         let mut inside = shell(cluster, &both[0])?;
         let other = private(&both[1])?;
         inside.run(&format!("ping -c 3 -W 2 {other}"))?;
+        // An operator is told so, and the switches of both say the same.
+        let packet = format!("icmp,{}>{other}", private(&both[0])?);
+        let told = gon(&["trace", &both[0].id, &packet, "--live"])?;
+        ensure!(told.matches("= the switch: the same").count() == 2, "{told}");
+        ensure!(told.contains("on worker-1 (") && told.contains("on worker-2 ("), "{told}");
+        ensure!(told.trim_end().ends_with(&format!("({other}) of {}", both[1].id)), "{told}");
         // Full frames: what a tunnel costs is taken off the guests' MTU.
         inside.run(&format!("ping -c 3 -W 2 -s 1300 {other}"))?;
         say!("{} reaches {} on the other worker", both[0].name, both[1].name);
