@@ -410,8 +410,9 @@ fn restart(side: &mut dyn Side) -> anyhow::Result<Interruption> {
 
 fn without_switch(side: &mut dyn Side) -> anyhow::Result<Interruption> {
     interrupted(side, |side, stream| {
-        let start = Instant::now();
         side.kill_switch()?;
+        // To find it among all processes takes longer than to kill it.
+        let start = Instant::now();
         // Those on their way may still have arrived.
         let after = start + Duration::from_millis(20);
         std::thread::sleep(Duration::from_millis(50));
