@@ -209,7 +209,7 @@ describe('the built console', () => {
       .click();
     await page.getByText('Applied 2/2').waitFor();
     await look(tab, 'en-security-groups');
-    await page.getByLabel('Source or destination').click();
+    await page.getByLabel('Source', { exact: true }).click();
     await page.getByText('anywhere').waitFor();
     await look(tab, 'en-security-group-peers');
     await page.goto(`${ORIGIN}/network-acls`);

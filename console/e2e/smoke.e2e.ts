@@ -67,7 +67,7 @@ async function changeRules(page: Page): Promise<void> {
   await page.getByRole('button', { name: 'Expand row' }).first().click();
   const form = page.getByRole('form', { name: 'Add a rule' });
   await form.getByLabel('Ports').fill('8443');
-  await form.getByLabel('Source or destination').fill('192.0.2.0/24');
+  await form.getByLabel('Source').fill('192.0.2.0/24');
   await form.getByLabel('Description').fill(name);
   await form.getByRole('button', { name: 'Add' }).click();
   const rule = page.getByRole('row', { name });

@@ -19,6 +19,8 @@ import { followTables, mintId, type World } from './seed.ts';
 
 export const NETWORK_ROUTES = [
   'GET /vpcs/{id}',
+  'POST /vpcs/{id}/cidr-blocks',
+  'DELETE /vpcs/{id}/cidr-blocks/{association_id}',
   'GET /security-groups/{id}',
   'POST /security-groups/{id}/rules',
   'DELETE /security-groups/{id}/rules/{rule_id}',
@@ -76,7 +78,7 @@ export class MockNetwork {
     }
     const item = this.act(route, said);
     followTables(this.world);
-    const isNew = /^POST .*(rules|entries|routes|associations)$/.test(route);
+    const isNew = /^POST .*(rules|entries|routes|associations|cidr-blocks)$/.test(route);
     return [isNew ? 201 : 200, { ...item, generation: this.applied.generation, applied: this.applied }];
   }
 
@@ -84,6 +86,20 @@ export class MockNetwork {
     switch (route) {
       case 'GET /vpcs/{id}':
         return this.vpc(id);
+      case 'POST /vpcs/{id}/cidr-blocks': {
+        const vpc = this.vpc(id);
+        const cidr_block = block((body as { cidr_block: string }).cidr_block, 'cidr_block');
+        vpc.cidr_block_associations = [
+          ...vpc.cidr_block_associations,
+          { id: mintId('vpc-cidr-assoc').id, cidr_block, is_primary: false, state: 'associated' },
+        ];
+        return vpc;
+      }
+      case 'DELETE /vpcs/{id}/cidr-blocks/{association_id}': {
+        const vpc = this.vpc(id);
+        vpc.cidr_block_associations = vpc.cidr_block_associations.filter((known) => known.id !== other);
+        return vpc;
+      }
       case 'GET /security-groups/{id}':
         return this.group(id);
       case 'POST /security-groups/{id}/rules':

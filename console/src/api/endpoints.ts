@@ -8,6 +8,7 @@ import { baseApi } from './baseApi';
 import type { ApiProblem } from './errors';
 import type {
   AssignPrivateIps,
+  AssociateVpcCidrBlock,
   AttachNetworkInterface,
   ConsoleOutput,
   CreateRoute,
@@ -132,6 +133,20 @@ export const endpointsApi = baseApi.injectEndpoints({
       queryFn: (_arg, _api, _extra, fetch) => wholeList<InstanceType>(fetch, 'instance-types'),
     }),
     getVpc: build.query<Vpc, string>({ query: (id) => `vpcs/${path(id)}` }),
+    associateVpcCidrBlock: build.mutation<Vpc, Change<AssociateVpcCidrBlock>>({
+      query: ({ id, body }) => ({
+        url: `vpcs/${path(id)}/cidr-blocks`,
+        method: 'POST',
+        headers: once(),
+        body,
+      }),
+    }),
+    disassociateVpcCidrBlock: build.mutation<Vpc, { id: string; association: string }>({
+      query: ({ id, association }) => ({
+        url: `vpcs/${path(id)}/cidr-blocks/${path(association)}`,
+        method: 'DELETE',
+      }),
+    }),
     listVpcs: build.query<Vpc[], void>({
       queryFn: (_arg, _api, _extra, fetch) => wholeList<Vpc>(fetch, 'vpcs'),
     }),

@@ -57,6 +57,7 @@ export type PrefixListEntry = Schema['PrefixListEntry'];
 export type PrefixList = Schema['PrefixList'];
 export type NetworkAcl = Omit<Schema['NetworkAcl'], 'entries'> & { entries: NetworkAclEntry[] };
 
+export type AssociateVpcCidrBlock = Schema['AssociateVpcCidrBlock'];
 export type CreateSecurityGroupRule = Schema['CreateSecurityGroupRule'];
 export type PutNetworkAclEntry = Schema['PutNetworkAclEntry'];
 export type ReplaceNetworkAclAssociation = Schema['ReplaceNetworkAclAssociation'];

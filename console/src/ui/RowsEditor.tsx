@@ -101,7 +101,7 @@ export function RowsEditor<T extends object, V extends object>({
           },
         ]}
         dataSource={rows}
-        locale={{ emptyText: empty }}
+        locale={{ emptyText: <span className="muted">{empty}</span> }}
       />
       <Form<V>
         form={form}

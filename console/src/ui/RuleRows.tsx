@@ -105,11 +105,12 @@ const TypedChoice = forwardRef<InputRef, InputProps>((props, ref) => {
 /** The other side: typed, or chosen of what there is. */
 function PeerField({ hint, peers }: { hint: string; peers: Peer[] | undefined }) {
   const { t } = useTranslation();
+  const direction = (Form.useWatch('direction') as Rule['direction'] | undefined) ?? 'inbound';
   return (
     <Form.Item
       name="peer"
       className="row-wide"
-      label={t('rules.peer')}
+      label={t(direction === 'inbound' ? 'rules.source' : 'rules.destination')}
       rules={[{ required: true, whitespace: true, message: t('rules.peerRequired') }]}
     >
       {peers === undefined ? (

@@ -30,7 +30,7 @@ it('shows entries in their order, and lets all but the last be removed and other
   await user.type(within(form).getByLabelText('Rule number'), '90');
   await choose(user, 'Action', 'Deny');
   await choose(user, 'Protocol', 'All');
-  await user.type(within(form).getByLabelText('Source or destination'), '10.0.1.7/32');
+  await user.type(within(form).getByLabelText('Source'), '10.0.1.7/32');
   await user.click(within(form).getByRole('button', { name: 'Add' }));
   await waitFor(() => expect(texts()[0]).toBe('Inbound 90 Deny All All 10.0.1.7/32'));
   expect(callsTo(cloud, 'POST', `/network-acls/${id}/entries`).map(({ body }) => body)).toEqual([

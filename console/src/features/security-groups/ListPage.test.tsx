@@ -28,7 +28,7 @@ it('adds a rule once, and shows it', async () => {
   const { cloud, user, rules, id } = await openRules();
   const form = screen.getByRole('form', { name: 'Add a rule' });
   await user.type(within(form).getByLabelText('Ports'), '5432');
-  await user.type(within(form).getByLabelText('Source or destination'), '10.0.2.0/24');
+  await user.type(within(form).getByLabelText('Source'), '10.0.2.0/24');
   await user.click(within(form).getByRole('button', { name: 'Add' }));
   expect(await within(rules).findByText('10.0.2.0/24')).toBeTruthy();
   const posts = callsTo(cloud, 'POST', `/security-groups/${id}/rules`);
@@ -47,7 +47,7 @@ it('asks for type and code where there are no ports, and sends nothing that is i
   expect(await within(form).findByText('Say which ports.')).toBeTruthy();
   await choose(user, 'Protocol', 'ICMP');
   await user.type(await within(form).findByLabelText('Type/code'), '8/0');
-  await user.type(within(form).getByLabelText('Source or destination'), 'not a block');
+  await user.type(within(form).getByLabelText('Source'), 'not a block');
   expect(callsTo(cloud, 'POST', /rules$/)).toEqual([]);
   await user.click(within(form).getByRole('button', { name: 'Add' }));
   // The server has the last word.
@@ -77,8 +77,12 @@ it('names groups and prefix lists, and lets them be chosen by name', async () =>
   expect(await within(rules).findByRole('button', { name: 'Remove Inbound TCP 9100 offices' })).toBeTruthy();
   const form = screen.getByRole('form', { name: 'Add a rule' });
   await user.type(within(form).getByLabelText('Ports'), '8080');
-  await choose(user, 'Source or destination', 'offices');
+  await choose(user, 'Source', 'offices');
   await user.type(within(form).getByLabelText('Description'), 'Proxy');
+  // Where packets go to has another name.
+  await choose(user, 'Direction', 'Outbound');
+  expect(await within(form).findByLabelText('Destination')).toBeTruthy();
+  await choose(user, 'Direction', 'Inbound');
   await user.click(within(form).getByRole('button', { name: 'Add' }));
   expect(await within(rules).findByText('Proxy')).toBeTruthy();
   expect(callsTo(cloud, 'POST', `/security-groups/${id}/rules`).map(({ body }) => body)).toEqual([

@@ -65,6 +65,11 @@ function PeerText({ peer, name }: { peer: string; name: string | undefined }) {
   );
 }
 
+/** What comes in before what goes out; otherwise the oldest first, as the API has them. */
+function inOrder(rules: SecurityGroupRule[]): SecurityGroupRule[] {
+  return rules.toSorted((a, b) => a.direction.localeCompare(b.direction));
+}
+
 function Rules({ group: listed }: { group: SecurityGroup }) {
   const { t } = useTranslation();
   const { options, read } = useDetails();
@@ -81,7 +86,7 @@ function Rules({ group: listed }: { group: SecurityGroup }) {
       <RuleRows<SecurityGroupRule, RuleForm>
         label={t('securityGroups.rulesOf', { name })}
         addLabel={t('securityGroups.addRule')}
-        rows={group.rules}
+        rows={inOrder(group.rules)}
         rowKey={(rule) => rule.id}
         peerOf={({ source_destination: peer }) => names.get(peer) ?? peer}
         renderPeer={({ source_destination: peer }) => <PeerText peer={peer} name={names.get(peer)} />}

@@ -1,6 +1,13 @@
+import { Form, Input } from 'antd';
 import { useTranslation } from 'react-i18next';
 import { Link, useParams } from 'react-router';
-import { useGetVpcQuery, useListRouteTablesQuery, useListSecurityGroupsQuery } from '../../api';
+import {
+  useAssociateVpcCidrBlockMutation,
+  useDisassociateVpcCidrBlockMutation,
+  useGetVpcQuery,
+  useListRouteTablesQuery,
+  useListSecurityGroupsQuery,
+} from '../../api';
 import type { Vpc } from '../../api/types';
 import { paths } from '../../paths';
 import { AppliedText } from '../../ui/AppliedText';
@@ -8,9 +15,11 @@ import { CopyText } from '../../ui/CopyText';
 import { Facts } from '../../ui/Facts';
 import { Reference } from '../../ui/Reference';
 import { ResourceDrawer } from '../../ui/ResourceDrawer';
+import { RowsEditor } from '../../ui/RowsEditor';
 import { Section } from '../../ui/Section';
 import { StateTag } from '../../ui/StateTag';
 import { TimeText } from '../../ui/TimeText';
+import { useChange } from '../shared/useChange';
 import { useDetails } from '../shared/useDetails';
 import { nameIn } from '../shared/useLists';
 import { ResourceMap } from './ResourceMap';
@@ -29,16 +38,6 @@ function Summary({ vpc }: { vpc: Vpc }) {
         [t('common.id'), <CopyText key="id" value={vpc.id} what={t('common.id')} />],
         [t('common.uuid'), <CopyText key="uuid" value={vpc.uuid} what={t('common.uuid')} />],
         [
-          t('vpcs.blocks'),
-          <ul key="blocks">
-            {vpc.cidr_block_associations.map(({ id, cidr_block }) => (
-              <li key={id} className="mono">
-                {cidr_block}
-              </li>
-            ))}
-          </ul>,
-        ],
-        [
           t('vpcs.mainTable'),
           <Link key="main" to={paths.routeTable(main)}>
             {nameIn(tables, main) ?? main}
@@ -52,6 +51,52 @@ function Summary({ vpc }: { vpc: Vpc }) {
         [t('common.created'), <TimeText key="created" at={vpc.created_at} />],
         [t('detail.updated'), <TimeText key="updated" at={vpc.updated_at} />],
       ]}
+    />
+  );
+}
+
+function Blocks({ vpc }: { vpc: Vpc }) {
+  const { t } = useTranslation();
+  const [associate] = useAssociateVpcCidrBlockMutation();
+  const [disassociate] = useDisassociateVpcCidrBlockMutation();
+  const { change, state } = useChange();
+  const { id } = vpc;
+  return (
+    <RowsEditor<Vpc['cidr_block_associations'][number], { cidr_block: string }>
+      label={t('vpcs.blocks')}
+      rows={vpc.cidr_block_associations}
+      rowKey={(row) => row.id}
+      columns={[
+        {
+          key: 'block',
+          title: t('common.cidr'),
+          render: (_, row) => <span className="mono">{row.cidr_block}</span>,
+        },
+        {
+          key: 'kind',
+          title: t('vpcs.kind'),
+          render: (_, row) => t(row.is_primary ? 'networkInterfaces.primary' : 'networkInterfaces.secondary'),
+        },
+      ]}
+      nameOf={(row) => row.cidr_block}
+      isFixed={(row) => row.is_primary}
+      onRemove={(row) => change(() => disassociate({ id, association: row.id }).unwrap())}
+      add={{
+        label: t('vpcs.addBlock'),
+        fields: (
+          <Form.Item
+            name="cidr_block"
+            className="row-wide"
+            label={t('common.cidr')}
+            rules={[{ required: true, whitespace: true, message: t('vpcs.blockRequired') }]}
+          >
+            <Input className="mono" autoComplete="off" placeholder="10.1.0.0/16" />
+          </Form.Item>
+        ),
+        send: ({ cidr_block }) =>
+          change(() => associate({ id, body: { cidr_block: cidr_block.trim() } }).unwrap()),
+      }}
+      state={state}
     />
   );
 }
@@ -77,6 +122,7 @@ export function DetailDrawer() {
         { method: 'GET', path: `/route-tables?vpc_id=${id}` },
         { method: 'GET', path: `/internet-gateways?vpc_id=${id}` },
         { method: 'GET', path: `/network-interfaces?vpc_id=${id}` },
+        { method: 'POST', path: `/vpcs/${id}/cidr-blocks`, body: { cidr_block: '10.1.0.0/16' } },
       ]}
       list={paths.vpcs()}
       item={item}
@@ -88,6 +134,9 @@ export function DetailDrawer() {
         <>
           <Section title={t('vpcs.map')}>
             <ResourceMap vpc={vpc} />
+          </Section>
+          <Section title={t('vpcs.blocks')}>
+            <Blocks vpc={vpc} />
           </Section>
           <Section title={t('detail.summary')}>
             <Summary vpc={vpc} />

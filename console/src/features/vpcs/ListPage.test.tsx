@@ -1,7 +1,7 @@
-import { screen, within } from '@testing-library/react';
+import { screen, waitFor, within } from '@testing-library/react';
 import { HttpResponse, http } from 'msw';
 import { describe, expect, it } from 'vitest';
-import { openConsole } from '../../../test/console';
+import { callsTo, confirmed, openConsole } from '../../../test/console';
 import { server } from '../../../test/setup';
 import { resourceMap } from './resourceMap';
 
@@ -42,6 +42,26 @@ describe('a VPC', () => {
     await user.click(screen.getByRole('button', { name: 'Try again' }));
     expect(await screen.findByText('production-out')).toBeTruthy();
     expect(screen.queryByText('no database')).toBeNull();
+  });
+
+  it('gets further blocks and loses all but the first', async () => {
+    const { cloud, user } = openConsole('/vpcs');
+    await user.click(await screen.findByRole('link', { name: 'production' }));
+    const blocks = await screen.findByLabelText('CIDR blocks');
+    const form = screen.getByRole('form', { name: 'Add a CIDR block' });
+    await user.click(within(form).getByRole('button', { name: 'Add' }));
+    expect(await within(form).findByText('Say which block, /16 to /28.')).toBeTruthy();
+    await user.type(within(form).getByLabelText('CIDR block'), '10.1.0.0/16');
+    await user.click(within(form).getByRole('button', { name: 'Add' }));
+    expect(await within(blocks).findByText('10.1.0.0/16')).toBeTruthy();
+    const id = cloud.world.vpcs[0]?.id;
+    expect(callsTo(cloud, 'POST', `/vpcs/${id}/cidr-blocks`).map(({ body }) => body)).toEqual([
+      { cidr_block: '10.1.0.0/16' },
+    ]);
+    const removes = within(blocks).getAllByRole('button', { name: /^Remove / });
+    expect(removes.map((button) => button.getAttribute('aria-label'))).toEqual(['Remove 10.1.0.0/16']);
+    await confirmed(user, within(blocks).getByRole('button', { name: 'Remove 10.1.0.0/16' }), 'Remove');
+    await waitFor(() => expect(within(blocks).queryByText('10.1.0.0/16')).toBeNull());
   });
 
   it('that does not exist is said not to', async () => {

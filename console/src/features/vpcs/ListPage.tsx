@@ -42,7 +42,7 @@ function Subnets({ vpc, subnets }: { vpc: Vpc; subnets: Subnet[] }) {
       pagination={false}
       columns={columns}
       dataSource={subnets}
-      locale={{ emptyText: t('vpcs.noSubnets') }}
+      locale={{ emptyText: <span className="muted">{t('vpcs.noSubnets')}</span> }}
     />
   );
 }
