@@ -1,6 +1,6 @@
 //! Listening: a task for every subscription keeps a connection and a queue, and lays what it hears where the subscriber
-//! takes it. It acknowledges what it has laid there: if this process dies, so does the subscription, and the next one
-//! begins with a look at everything.
+//! takes it. It acknowledges what it has laid there, when nothing more comes: if this process dies, so does the
+//! subscription, and the next one begins with a look at everything.
 //!
 //! Messages that are no doorbells are rejected, which brings them to the dead ones, and count as missed.
 //!
@@ -33,6 +33,9 @@ use crate::{BusError, Rings, Subscription};
 
 /// So many messages may be on their way to us unacknowledged.
 const PREFETCH: u16 = 512;
+/// What was laid out is acknowledged when nothing has come for so long, or half of the above is unacknowledged: the
+/// broker's part in that is work for the processors that those who were woken need more.
+const REST: Duration = Duration::from_millis(20);
 /// So many doorbells are kept for a subscriber that is busy; with more it had better look at everything.
 const DEPTH: usize = 4096;
 /// How often a subscription looks whether what doorbells come through is there.
@@ -192,36 +195,46 @@ impl Ear {
 
 /// Takes what comes until nothing can come any more, and tells why.
 async fn hear(link: &Link, consumer: &mut Consumer, tray: &Tray, heard: &mut Heard) -> String {
+    let mut laid = Laid::default();
     loop {
         let mut next = tokio::select! {
-            next = consumer.next() => next,
+            next = consumer.next() => Some(next),
             why = link::ended(link.state()) => return why,
+            () = tokio::time::sleep(REST), if laid.last.is_some() => None,
         };
         let mut batch = Vec::new();
         let ended = loop {
             match next {
-                Some(Ok(delivery)) => batch.push(delivery),
-                Some(Err(error)) => break Some(why(&error)),
+                Some(Some(Ok(delivery))) => batch.push(delivery),
+                Some(Some(Err(error))) => break Some(why(&error)),
                 // The queue was deleted, or its broker left the cluster.
-                None => break Some("it no longer delivers".to_owned()),
+                Some(None) => break Some("it no longer delivers".to_owned()),
+                None => break None,
             }
             if batch.len() == usize::from(PREFETCH) {
                 break None;
             }
-            match consumer.next().now_or_never() {
-                Some(ready) => next = ready,
-                None => break None,
-            }
+            next = consumer.next().now_or_never();
         };
+        let rests = batch.is_empty();
         // What is said to a connection that ends at this moment may never be answered, not even by an error.
         let settled = tokio::select! {
-            settled = settle(&batch, tray, heard) => settled.err().map(|error| why(&error)),
+            settled = settle(batch, rests || ended.is_some(), &mut laid, tray, heard) => {
+                settled.err().map(|error| why(&error))
+            }
             why = link::ended(link.state()) => Some(why),
         };
         if let Some(why) = ended.or(settled) {
             return why;
         }
     }
+}
+
+/// What was laid out and is not acknowledged.
+#[derive(Default)]
+struct Laid {
+    count: usize,
+    last: Option<Delivery>,
 }
 
 /// Sees to it again and again that what doorbells come through is there, and tells why when that is no longer so.
@@ -262,18 +275,25 @@ async fn attend(
     }
 }
 
-/// Lays out what is in the messages, then tells the broker what became of them.
-async fn settle(batch: &[Delivery], tray: &Tray, heard: &mut Heard) -> lapin::Result<()> {
+/// Lays out what is in the messages, and tells the broker what became of them: now, or when there are more.
+async fn settle(
+    batch: Vec<Delivery>,
+    now: bool,
+    laid: &mut Laid,
+    tray: &Tray,
+    heard: &mut Heard,
+) -> lapin::Result<()> {
     let mut doorbells = BTreeSet::new();
     let mut missed = false;
-    let mut last_good = None;
     let mut poison = Vec::new();
+    let anything = !batch.is_empty();
     for delivery in batch {
         match wire::read(&delivery.data) {
             Ok(envelope) => {
                 missed |= !heard.note(&envelope);
                 doorbells.insert((envelope.subject, envelope.id));
-                last_good = Some(delivery);
+                laid.count += 1;
+                laid.last = Some(delivery);
             }
             Err(why) => {
                 tracing::warn!(%why, bytes = delivery.data.len(), "a message is no doorbell and is set aside");
@@ -282,15 +302,17 @@ async fn settle(batch: &[Delivery], tray: &Tray, heard: &mut Heard) -> lapin::Re
             }
         }
     }
-    if !batch.is_empty() {
+    if anything {
         tray.lay(doorbells, missed);
     }
     for delivery in poison {
         delivery.reject(BasicRejectOptions { requeue: false }).await?;
     }
-    if let Some(delivery) = last_good {
+    if (now || laid.count >= usize::from(PREFETCH) / 2)
+        && let Laid { last: Some(last), .. } = std::mem::take(laid)
+    {
         // With all before it.
-        delivery.ack(BasicAckOptions { multiple: true }).await?;
+        last.ack(BasicAckOptions { multiple: true }).await?;
     }
     Ok(())
 }

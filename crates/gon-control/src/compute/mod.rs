@@ -242,8 +242,16 @@ impl InstanceManager {
         // What users wait for first: nothing is asked before instances have their nodes and these are told, and documents
         // go out before slower work.
         let placed = self.place(alive).await?;
-        for node in &placed {
-            self.refresh(NodeId::from_uuid(*node)).await?;
+        let told = self.refresh_all(&placed.nodes).await;
+        if placed.doorbells {
+            // Those who hear of it by the bus take processors from the node that does the work.
+            self.nudge.nudge();
+        }
+        told?;
+        let is_placed =
+            |ring: &(Subject, Uuid)| ring.0 == Subject::Instance && placed.instances.contains(&ring.1);
+        if rung.is_some_and(|rings| rings.iter().all(is_placed)) {
+            return Ok(());
         }
         let mut nodes = BTreeSet::new();
         match rung {
@@ -263,12 +271,17 @@ impl InstanceManager {
             }
         }
         // Those that were told just now were told of all that was rung for: it was committed before.
-        for node in nodes.difference(&placed) {
-            self.refresh(NodeId::from_uuid(*node)).await?;
-        }
+        self.refresh_all(nodes.difference(&placed.nodes)).await?;
         self.finish().await?;
         if rung.is_none() {
             self.metrics.unplaced.set(gon_store::placement::waiting(&self.store).await?);
+        }
+        Ok(())
+    }
+
+    async fn refresh_all(&self, nodes: impl IntoIterator<Item = &Uuid>) -> Result<(), StoreError> {
+        for node in nodes {
+            self.refresh(NodeId::from_uuid(*node)).await?;
         }
         Ok(())
     }

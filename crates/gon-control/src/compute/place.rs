@@ -66,16 +66,27 @@ pub fn request(row: &UnplacedRow) -> Request {
     }
 }
 
+/// What [`InstanceManager::place`] did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Placed {
+    /// The instances that have a node now.
+    pub instances: BTreeSet<Uuid>,
+    /// Their nodes.
+    pub nodes: BTreeSet<Uuid>,
+    /// Whether doorbells lie in the outbox: the relay is to be nudged.
+    pub doorbells: bool,
+}
+
 impl InstanceManager {
-    /// Places what waits, in transactions of [`BATCH`]. Returns the nodes that got something.
-    pub async fn place(&self, alive: &BTreeSet<String>) -> Result<BTreeSet<Uuid>, StoreError> {
-        let mut touched = BTreeSet::new();
+    /// Places what waits, in transactions of [`BATCH`].
+    pub async fn place(&self, alive: &BTreeSet<String>) -> Result<Placed, StoreError> {
+        let mut all = Placed::default();
         let mut after = Uuid::nil();
         lock(&self.waiting).begin(self.born.elapsed());
         loop {
             let fence = self.seat.fence()?;
             let (mut tx, waiting) = gon_store::placement::begin(&self.store, fence, after, BATCH).await?;
-            let Some(last) = waiting.last() else { return Ok(touched) };
+            let Some(last) = waiting.last() else { return Ok(all) };
             after = last.id;
             let rows = gon_store::placement::lock_candidates(&mut tx).await?;
             let mut batch = Batch::new(rows.iter().map(|row| candidate(row, alive)).collect());
@@ -113,7 +124,8 @@ impl InstanceManager {
                     port_nos: given.ports.into_iter().map(u32::cast_signed).collect(),
                 };
                 gon_store::placement::place(&mut tx, &placement).await?;
-                touched.insert(node.id);
+                all.nodes.insert(node.id);
+                all.instances.insert(row.id);
                 placed.push(InstanceId::from_uuid(row.id));
             }
             // While the nodes are still locked: nobody else gives numbers meanwhile.
@@ -122,7 +134,7 @@ impl InstanceManager {
                 crash::point("C14:before");
                 gon_store::commit(tx).await?;
                 crash::point("C14:after");
-                self.nudge.nudge();
+                all.doorbells = true;
             }
             if !placed.is_empty() {
                 let mut waiting = lock(&self.waiting);
@@ -130,7 +142,7 @@ impl InstanceManager {
                 tracing::info!(placed = placed.len(), "instances placed");
             }
             if (waiting.len() as i64) < BATCH {
-                return Ok(touched);
+                return Ok(all);
             }
         }
     }

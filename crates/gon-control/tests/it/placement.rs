@@ -128,7 +128,7 @@ async fn an_instance_goes_where_there_is_room_and_gets_its_numbers() {
     )
     .await;
     let touched = site.compute.place(&alive(&["n1", "n2"])).await.unwrap();
-    assert_eq!(touched.len(), 1);
+    assert_eq!((touched.nodes.len(), touched.instances.len(), touched.doorbells), (1, 1, true));
     // n2 has more free; its number 16 is taken.
     assert_eq!(
         site.row(
