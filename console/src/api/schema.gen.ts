@@ -928,13 +928,13 @@ export interface paths {
          */
         get: operations["getPrefixList"];
         /**
-         * Change a prefix list and every rule that names it
+         * Change a prefix list and every rule and route that names it
          * @description Action `ModifyManagedPrefixList`.
          */
         put: operations["updatePrefixList"];
         post?: never;
         /**
-         * Delete a prefix list no rule names
+         * Delete a prefix list that no rule and no route names
          * @description Action `DeleteManagedPrefixList`.
          */
         delete: operations["deletePrefixList"];
@@ -1523,7 +1523,7 @@ export interface components {
             entries?: components["schemas"]["PrefixListEntry"][] | null;
             /**
              * Format: int64
-             * @description How many entries it may have, 1 to 60: so many rules a rule that names it counts for.
+             * @description How many entries it may have, 1 to 60: for so many rules or routes one that names it counts.
              */
             max_entries: number;
             /** @description Its name, 1 to 100 characters. */
@@ -1532,7 +1532,9 @@ export interface components {
         /** @description A route to be. */
         CreateRoute: {
             /** @description Packets to these addresses. */
-            destination_cidr: string;
+            destination_cidr?: string | null;
+            /** @description `pl-…`, instead: packets to the blocks of that prefix list. Counts for as many routes as the list has room for. */
+            destination_prefix_list_id?: string | null;
             /** @description `igw-…`, `i-…` or `eni-…`. */
             target_id: string;
             /** @description `gateway` or `instance`; known from the target unless given. */
@@ -2330,7 +2332,9 @@ export interface components {
         /** @description Another target for a route that is there. */
         ReplaceRoute: {
             /** @description The destination of the route. */
-            destination_cidr: string;
+            destination_cidr?: string | null;
+            /** @description `pl-…`, instead: the prefix list that is its destination. */
+            destination_prefix_list_id?: string | null;
             /** @description `igw-…`, `i-…` or `eni-…`. */
             target_id: string;
             /** @description `gateway` or `instance`; known from the target unless given. */
@@ -2361,8 +2365,15 @@ export interface components {
         };
         /** @description A route. */
         Route: {
-            /** @description Packets to these addresses; the longest prefix wins. */
-            destination_cidr: string;
+            /** @description Packets to these addresses; the longest prefix wins. Absent from a route to a prefix list. */
+            destination_cidr?: string | null;
+            /** @description `pl-…`: packets to any of that prefix list's blocks, whatever they are at the time. */
+            destination_prefix_list_id?: string | null;
+            /**
+             * @description Blocks of the list that this route does not serve: the VPC's own or link-local, or another route of the table has
+             *     them (a route to the block itself, or an older one to a list).
+             */
+            ignored_cidrs?: string[];
             /** @description `active`, or `blackhole` when the target is gone or detached. */
             state: string;
             /** @description Where they go: `igw-…`, `eni-…`, or `local`. */
@@ -5731,9 +5742,11 @@ export interface operations {
     };
     deleteRoute: {
         parameters: {
-            query: {
+            query?: {
                 /** @description Its destination. */
-                destination_cidr: string;
+                destination_cidr?: string;
+                /** @description `pl-…`, instead: the prefix list that is its destination. */
+                destination_prefix_list_id?: string;
                 /** @description See the other calls. */
                 wait?: string;
                 /** @description See the other calls. */

@@ -24,7 +24,7 @@ pub struct PrefixListEntry {
 pub struct CreatePrefixList {
     /// Its name, 1 to 100 characters.
     pub name: String,
-    /// How many entries it may have, 1 to 60: so many rules a rule that names it counts for.
+    /// How many entries it may have, 1 to 60: for so many rules or routes one that names it counts.
     pub max_entries: i64,
     /// Its entries.
     pub entries: Option<Vec<PrefixListEntry>>,
@@ -61,8 +61,8 @@ pub struct PrefixList {
     pub version: i64,
     /// Its entries, by block.
     pub entries: Vec<PrefixListEntry>,
-    /// How far a change has come, on the nodes of every VPC whose rules name it; in answers to changes. Its generation is
-    /// the version.
+    /// How far a change has come, on the nodes of every VPC whose rules or routes name it; in answers to changes. Its
+    /// generation is the version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied: Option<Applied>,
     /// When it was made.

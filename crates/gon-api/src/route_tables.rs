@@ -61,8 +61,16 @@ pub struct RouteTable {
 /// A route.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 pub struct Route {
-    /// Packets to these addresses; the longest prefix wins.
-    pub destination_cidr: String,
+    /// Packets to these addresses; the longest prefix wins. Absent from a route to a prefix list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination_cidr: Option<String>,
+    /// `pl-…`: packets to any of that prefix list's blocks, whatever they are at the time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination_prefix_list_id: Option<String>,
+    /// Blocks of the list that this route does not serve: the VPC's own or link-local, or another route of the table has
+    /// them (a route to the block itself, or an older one to a list).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignored_cidrs: Vec<String>,
     /// `local`, `gateway` or `instance`.
     pub target_type: String,
     /// Where they go: `igw-…`, `eni-…`, or `local`.
@@ -76,7 +84,9 @@ pub struct Route {
 #[serde(deny_unknown_fields)]
 pub struct CreateRoute {
     /// Packets to these addresses.
-    pub destination_cidr: String,
+    pub destination_cidr: Option<String>,
+    /// `pl-…`, instead: packets to the blocks of that prefix list. Counts for as many routes as the list has room for.
+    pub destination_prefix_list_id: Option<String>,
     /// `gateway` or `instance`; known from the target unless given.
     pub target_type: Option<String>,
     /// `igw-…`, `i-…` or `eni-…`.
@@ -88,7 +98,9 @@ pub struct CreateRoute {
 #[serde(deny_unknown_fields)]
 pub struct ReplaceRoute {
     /// The destination of the route.
-    pub destination_cidr: String,
+    pub destination_cidr: Option<String>,
+    /// `pl-…`, instead: the prefix list that is its destination.
+    pub destination_prefix_list_id: Option<String>,
     /// `gateway` or `instance`; known from the target unless given.
     pub target_type: Option<String>,
     /// `igw-…`, `i-…` or `eni-…`.
@@ -109,8 +121,9 @@ pub struct ReplaceRouteTableAssociation {
 #[into_params(parameter_in = Query)]
 pub struct DeleteRoute {
     /// Its destination.
-    #[param(required = true)]
     pub destination_cidr: Option<String>,
+    /// `pl-…`, instead: the prefix list that is its destination.
+    pub destination_prefix_list_id: Option<String>,
     /// See the other calls.
     pub wait: Option<String>,
     /// See the other calls.

@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use ipnet::{IpNet, Ipv4Net};
 use uuid::Uuid;
 
+use crate::route_tables::unroutable;
 use crate::v4::{Block, Host, Mac, host};
 use crate::{Conn, Result, Store, StoreError};
 
@@ -157,7 +158,7 @@ pub struct SubnetRow {
     pub network_acl_id: Uuid,
 }
 
-/// A route.
+/// A route to a block.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
 pub struct RouteRow {
     /// Its table.
@@ -312,17 +313,26 @@ pub async fn read(store: &Store, node: Uuid) -> Result<NodeNetworkRows> {
     acls.sort_unstable();
     acls.dedup();
     rows.acl_entries = crate::network_acls::entries(&mut tx, &acls).await?;
-    // A route is alive only if its gateway is attached to this VPC, or its interface still has a guest.
-    rows.routes = sqlx::query_as(
-        "select r.route_table_id, r.destination_cidr, g.id as gateway_id,
+    // A route is alive only if its gateway is attached to this VPC, or its interface still has a guest. One to a prefix
+    // list is a route to each of its blocks, but for those that a route to the block itself, or an older one, has.
+    rows.routes = sqlx::query_as(concat!(
+        "select distinct on (r.route_table_id, d.cidr) r.route_table_id, d.cidr as destination_cidr, g.id as gateway_id,
            case when 'compute' = any (i.finalizers) then n.private_ip end as interface_ip
          from routes r
+           cross join lateral (
+             select r.destination_cidr as cidr where r.destination_cidr is not null
+             union all
+             select e.cidr from prefix_list_entries e
+             where e.prefix_list_id = r.destination_prefix_list_id and not ",
+        unroutable!(),
+        ") d
            left join internet_gateways g on g.id = r.internet_gateway_id and g.vpc_id = r.vpc_id
            left join network_interfaces n
              on n.id = r.network_interface_id and n.vpc_id = r.vpc_id and n.deleted_at is null
            left join instances i on i.id = n.instance_id
-         where r.vpc_id = any ($1) order by r.route_table_id, r.destination_cidr",
-    )
+         where r.vpc_id = any ($1)
+         order by r.route_table_id, d.cidr, r.destination_cidr nulls last, r.id"
+    ))
     .bind(&vpcs)
     .fetch_all(&mut *tx)
     .await?;

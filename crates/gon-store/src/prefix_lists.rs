@@ -1,6 +1,6 @@
 //! Managed prefix lists and their entries.
 //!
-//! Order of locks: a list before the VPCs whose rules name it.
+//! Order of locks: a list before the VPCs whose rules or routes name it.
 
 use ipnet::{IpNet, Ipv4Net};
 use time::OffsetDateTime;
@@ -71,7 +71,7 @@ pub async fn get(conn: &mut Conn, account: Uuid, id: &Ref) -> Result<PrefixListR
     .await?)
 }
 
-/// Like [`get`], and nobody changes it, or makes a rule that names it, until the transaction ends.
+/// Like [`get`], and nobody changes it, or makes a rule or a route that names it, until the transaction ends.
 pub async fn lock(tx: &mut Conn, account: Uuid, id: &Ref) -> Result<PrefixListRow> {
     Ok(sqlx::query_as(concat!(
         view!(),
@@ -85,7 +85,7 @@ pub async fn lock(tx: &mut Conn, account: Uuid, id: &Ref) -> Result<PrefixListRo
     .await?)
 }
 
-/// Like [`get`], for a rule that is going to name it: nobody who holds it by [`lock`] overlooks that rule.
+/// Like [`get`], for a rule or a route that is going to name it: nobody who holds it by [`lock`] overlooks that.
 pub async fn hold(tx: &mut Conn, account: Uuid, id: &Ref) -> Result<PrefixListRow> {
     Ok(sqlx::query_as(concat!(
         view!(),
@@ -167,7 +167,8 @@ pub async fn remove(tx: &mut Conn, list: Uuid, blocks: &[Ipv4Net]) -> Result<Vec
     Ok(gone.into_iter().filter_map(word).collect())
 }
 
-/// Changes a list that the caller has locked; `changed` says whether its entries did.
+/// Changes a list that the caller has locked; `changed` says whether its entries did. `routes_limit` refuses room that a
+/// route table that names it does not have.
 pub async fn modify(
     tx: &mut Conn,
     list: Uuid,
@@ -189,20 +190,40 @@ pub async fn modify(
     Ok(())
 }
 
-/// The VPCs whose rules name a list, in the order in which they are to be held.
+macro_rules! vpcs_of {
+    () => {
+        "select v.id from vpcs v where v.deleted_at is null and v.id in (
+           select vpc_id from security_group_rules where peer_prefix_list_id = $1
+           union all select vpc_id from routes where destination_prefix_list_id = $1)
+         order by v.id"
+    };
+}
+
+/// The VPCs whose rules or routes name a list.
 pub async fn vpcs_of(conn: &mut Conn, list: Uuid) -> Result<Vec<Uuid>> {
-    Ok(sqlx::query_scalar(
-        "select distinct vpc_id from security_group_rules where peer_prefix_list_id = $1 order by vpc_id",
-    )
-    .bind(list)
-    .fetch_all(conn)
-    .await?)
+    Ok(sqlx::query_scalar(vpcs_of!()).bind(list).fetch_all(conn).await?)
+}
+
+/// Like [`vpcs_of`], and nobody deletes or changes one of them until the transaction ends. In the order in which VPCs are
+/// held.
+pub async fn hold_vpcs_of(tx: &mut Conn, list: Uuid) -> Result<Vec<Uuid>> {
+    Ok(sqlx::query_scalar(concat!(vpcs_of!(), " for no key update of v")).bind(list).fetch_all(tx).await?)
 }
 
 /// The groups whose rules name a list, at most 50.
 pub async fn groups_of(conn: &mut Conn, list: Uuid) -> Result<Vec<Uuid>> {
     Ok(sqlx::query_scalar(
         "select distinct security_group_id from security_group_rules where peer_prefix_list_id = $1 limit 50",
+    )
+    .bind(list)
+    .fetch_all(conn)
+    .await?)
+}
+
+/// The route tables that name a list, at most 50.
+pub async fn tables_of(conn: &mut Conn, list: Uuid) -> Result<Vec<Uuid>> {
+    Ok(sqlx::query_scalar(
+        "select route_table_id from routes where destination_prefix_list_id = $1 order by route_table_id limit 50",
     )
     .bind(list)
     .fetch_all(conn)
@@ -224,7 +245,8 @@ pub async fn heaviest_rule_set(conn: &mut Conn, list: Uuid, max_entries: i32) ->
     .await?)
 }
 
-/// Deletes a list with its entries. Rules that name it refuse (`security_group_rules_peer_list_fkey`).
+/// Deletes a list with its entries. Rules and routes that name it refuse (`security_group_rules_peer_list_fkey`,
+/// `routes_prefix_list_fkey`).
 pub async fn delete(tx: &mut Conn, account: Uuid, id: Uuid) -> Result<()> {
     let done = sqlx::query(
         "with gone as (delete from prefix_list_entries where prefix_list_id = $2 and account_id = $1)

@@ -39,9 +39,12 @@ pub struct RouteRow {
     pub id: Uuid,
     /// Its table.
     pub route_table_id: Uuid,
-    /// Where packets want to go.
-    #[sqlx(try_from = "IpNet")]
-    pub destination_cidr: Block,
+    /// Where packets want to go, if it names no list.
+    pub destination_cidr: Option<IpNet>,
+    /// The prefix list whose blocks packets want to go to.
+    pub destination_prefix_list_id: Option<Uuid>,
+    /// Blocks of that list that it does not serve: the VPC's own, link-local ones, and those that another route has.
+    pub ignored: Vec<IpNet>,
     /// The gateway it names.
     pub internet_gateway_id: Option<Uuid>,
     /// The interface it names.
@@ -153,10 +156,32 @@ pub async fn list(
     .await?)
 }
 
-/// The routes of these tables, by destination.
+/// A block of a prefix list that no route can have: whoever names the list goes without it, as at EC2. In a statement
+/// with `e`, the entry, and `r`, the route.
+macro_rules! unroutable {
+    () => {
+        "(e.cidr <<= '169.254.0.0/16'::cidr
+          or exists (select from vpc_cidr_blocks b
+                     where b.vpc_id = r.vpc_id and b.deleted_at is null and e.cidr <<= b.cidr_block))"
+    };
+}
+pub(crate) use unroutable;
+
+/// The routes of these tables: those to blocks, by block, then those to prefix lists, the oldest first. Of two lists that
+/// have a block it is the older route's.
 pub async fn routes(conn: &mut Conn, tables: &[Uuid]) -> Result<Vec<RouteRow>> {
-    Ok(sqlx::query_as(
-        "select r.id, r.route_table_id, r.destination_cidr, r.internet_gateway_id, r.network_interface_id,
+    Ok(sqlx::query_as(concat!(
+        "select r.id, r.route_table_id, r.destination_cidr, r.destination_prefix_list_id, r.internet_gateway_id,
+           r.network_interface_id,
+           array(select e.cidr from prefix_list_entries e
+                 where e.prefix_list_id = r.destination_prefix_list_id and (",
+        unroutable!(),
+        "          or exists (select from routes o
+                              left join prefix_list_entries f
+                                on f.prefix_list_id = o.destination_prefix_list_id and f.cidr = e.cidr
+                            where o.route_table_id = r.route_table_id
+                              and (o.destination_cidr = e.cidr or f.cidr is not null and o.id < r.id)))
+                 order by e.cidr) as ignored,
            case r.target_type
              when 'gateway' then exists (select from internet_gateways g
                                          where g.id = r.internet_gateway_id and g.vpc_id = r.vpc_id)
@@ -164,8 +189,9 @@ pub async fn routes(conn: &mut Conn, tables: &[Uuid]) -> Result<Vec<RouteRow>> {
              else exists (select from network_interfaces n join instances i on i.id = n.instance_id
                           where n.id = r.network_interface_id and n.deleted_at is null
                             and i.state in ('pending', 'running', 'stopping')) end as active
-         from routes r where r.route_table_id = any ($1) order by r.route_table_id, r.destination_cidr",
-    )
+         from routes r where r.route_table_id = any ($1)
+         order by r.route_table_id, r.destination_cidr nulls last, r.id"
+    ))
     .bind(tables)
     .fetch_all(conn)
     .await?)
@@ -221,27 +247,48 @@ impl Target {
     }
 }
 
-/// Adds a route. `routes_destination_key` refuses a second one to the same destination.
+/// Where packets of a route want to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destination {
+    /// To this block.
+    Block(Ipv4Net),
+    /// To the blocks of this prefix list.
+    PrefixList(Uuid),
+}
+
+impl Destination {
+    fn columns(self) -> (Option<IpNet>, Option<Uuid>) {
+        match self {
+            Self::Block(block) => (Some(IpNet::V4(block)), None),
+            Self::PrefixList(id) => (None, Some(id)),
+        }
+    }
+}
+
+/// Adds a route. `routes_destination_key` and `routes_prefix_list_key` refuse a second one to the same destination,
+/// `routes_limit` one that the table has no room for.
 pub async fn add_route(
     tx: &mut Conn,
     account: Uuid,
     id: Uuid,
     table: &RouteTableRow,
-    destination: Ipv4Net,
+    destination: Destination,
     target: Target,
 ) -> Result<()> {
     let (kind, gateway, interface) = target.columns();
+    let (block, list) = destination.columns();
     sqlx::query(
-        "insert into routes (id, account_id, route_table_id, vpc_id, vpc_cidr, destination_cidr, target_type,
-           internet_gateway_id, network_interface_id)
-         values ($1, $2, $3, $4, $5, $6, $7::route_target, $8, $9)",
+        "insert into routes (id, account_id, route_table_id, vpc_id, vpc_cidr, destination_cidr,
+           destination_prefix_list_id, target_type, internet_gateway_id, network_interface_id)
+         values ($1, $2, $3, $4, $5, $6, $7, $8::route_target, $9, $10)",
     )
     .bind(id)
     .bind(account)
     .bind(table.id)
     .bind(table.vpc_id)
     .bind(IpNet::V4(table.vpc_cidr.0))
-    .bind(IpNet::V4(destination))
+    .bind(block)
+    .bind(list)
     .bind(kind)
     .bind(gateway)
     .bind(interface)
@@ -251,14 +298,21 @@ pub async fn add_route(
 }
 
 /// Gives the route to a destination another target; false if there is none.
-pub async fn replace_route(tx: &mut Conn, table: Uuid, destination: Ipv4Net, target: Target) -> Result<bool> {
+pub async fn replace_route(
+    tx: &mut Conn,
+    table: Uuid,
+    destination: Destination,
+    target: Target,
+) -> Result<bool> {
     let (kind, gateway, interface) = target.columns();
+    let (block, list) = destination.columns();
     let done = sqlx::query(
-        "update routes set target_type = $3::route_target, internet_gateway_id = $4, network_interface_id = $5
-         where route_table_id = $1 and destination_cidr = $2",
+        "update routes set target_type = $4::route_target, internet_gateway_id = $5, network_interface_id = $6
+         where route_table_id = $1 and (destination_cidr = $2 or destination_prefix_list_id = $3)",
     )
     .bind(table)
-    .bind(IpNet::V4(destination))
+    .bind(block)
+    .bind(list)
     .bind(kind)
     .bind(gateway)
     .bind(interface)
@@ -268,12 +322,17 @@ pub async fn replace_route(tx: &mut Conn, table: Uuid, destination: Ipv4Net, tar
 }
 
 /// Removes the route to a destination; false if there is none.
-pub async fn remove_route(tx: &mut Conn, table: Uuid, destination: Ipv4Net) -> Result<bool> {
-    let done = sqlx::query("delete from routes where route_table_id = $1 and destination_cidr = $2")
-        .bind(table)
-        .bind(IpNet::V4(destination))
-        .execute(tx)
-        .await?;
+pub async fn remove_route(tx: &mut Conn, table: Uuid, destination: Destination) -> Result<bool> {
+    let (block, list) = destination.columns();
+    let done = sqlx::query(
+        "delete from routes
+         where route_table_id = $1 and (destination_cidr = $2 or destination_prefix_list_id = $3)",
+    )
+    .bind(table)
+    .bind(block)
+    .bind(list)
+    .execute(tx)
+    .await?;
     Ok(done.rows_affected() == 1)
 }
 

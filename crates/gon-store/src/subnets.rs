@@ -45,7 +45,11 @@ macro_rules! view {
            (select count(*) from interface_addresses a where a.subnet_id = s.id and a.deleted_at is null) as used,
            exists (select from routes r
                    join internet_gateways g on g.id = r.internet_gateway_id and g.vpc_id = s.vpc_id
-                   where r.route_table_id = e.route_table_id) as public,
+                   where r.route_table_id = e.route_table_id
+                     -- A list without blocks leads nowhere.
+                     and (r.destination_prefix_list_id is null or exists (
+                       select from prefix_list_entries p where p.prefix_list_id = r.destination_prefix_list_id))
+                  ) as public,
            s.created_at, s.updated_at
          from subnets s cross join lateral (
            select coalesce(

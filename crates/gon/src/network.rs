@@ -30,7 +30,7 @@ pub enum Verb {
     AddRoute {
         /// `rtb-…`.
         table: String,
-        /// The destination, such as 0.0.0.0/0.
+        /// The destination, such as 0.0.0.0/0, or a prefix list, `pl-…`.
         destination: String,
         /// `igw-…`, `i-…` or `eni-…`.
         target: String,
@@ -39,7 +39,7 @@ pub enum Verb {
     ReplaceRoute {
         /// `rtb-…`.
         table: String,
-        /// The destination of the route.
+        /// The destination of the route: a block, or `pl-…`.
         destination: String,
         /// `igw-…`, `i-…` or `eni-…`.
         target: String,
@@ -48,7 +48,7 @@ pub enum Verb {
     RemoveRoute {
         /// `rtb-…`.
         table: String,
-        /// The destination of the route.
+        /// The destination of the route: a block, or `pl-…`.
         destination: String,
     },
     /// Let a subnet follow a route table.
@@ -168,11 +168,15 @@ fn entries(blocks: &[String]) -> Vec<Value> {
     blocks.iter().map(|cidr| json!({ "cidr": cidr })).collect()
 }
 
+/// The field that a route's destination stands in.
+fn destination_field(destination: &str) -> &'static str {
+    if destination.starts_with("pl-") { "destination_prefix_list_id" } else { "destination_cidr" }
+}
+
 fn call(verb: Verb) -> anyhow::Result<Call> {
     let path = session::path_of;
     let below = |id: &str, rest: &str| path(id).map(|path| format!("{path}/{rest}"));
-    let route =
-        |destination: String, target: String| json!({ "destination_cidr": destination, "target_id": target });
+    let route = |destination: String, target: String| json!({ destination_field(&destination): destination, "target_id": target });
     Ok(match verb {
         Verb::CreateDefaultVpc => Call::Post("/api/v1/vpcs/default".to_owned(), json!({})),
         Verb::AddBlock { vpc, block } => {
@@ -189,7 +193,7 @@ fn call(verb: Verb) -> anyhow::Result<Call> {
         }
         Verb::RemoveRoute { table, destination } => Call::Delete(below(
             &table,
-            &format!("routes?destination_cidr={}", session::escape(&destination)),
+            &format!("routes?{}={}", destination_field(&destination), session::escape(&destination)),
         )?),
         Verb::Associate { table, subnet } => {
             Call::Post(below(&table, "associations")?, json!({ "subnet_id": subnet }))
@@ -274,6 +278,14 @@ mod tests {
         let gone = Verb::RemoveRoute { table: "rtb-1".to_owned(), destination: "0.0.0.0/0".to_owned() };
         let path = "/api/v1/route-tables/rtb-1/routes?destination_cidr=0.0.0.0%2F0".to_owned();
         assert_eq!(call(gone).unwrap(), Call::Delete(path));
+        let (table, list) = ("rtb-1".to_owned(), "pl-2".to_owned());
+        let gone = Verb::RemoveRoute { table: table.clone(), destination: list.clone() };
+        let routes = "/api/v1/route-tables/rtb-1/routes";
+        let path = format!("{routes}?destination_prefix_list_id=pl-2");
+        assert_eq!(call(gone).unwrap(), Call::Delete(path));
+        let made = Verb::AddRoute { table, destination: list, target: "igw-3".to_owned() };
+        let body = json!({ "destination_prefix_list_id": "pl-2", "target_id": "igw-3" });
+        assert_eq!(call(made).unwrap(), Call::Post(routes.to_owned(), body));
         assert!(call(Verb::Detach { interface: "x".to_owned() }).is_err());
     }
 }

@@ -30,7 +30,7 @@ pub fn register(routes: &mut Routes) {
             Verb::Put,
             "/prefix-lists/{id}",
             200,
-            "Change a prefix list and every rule that names it",
+            "Change a prefix list and every rule and route that names it",
         ),
         service::update,
     );
@@ -41,7 +41,7 @@ pub fn register(routes: &mut Routes) {
             Verb::Delete,
             "/prefix-lists/{id}",
             204,
-            "Delete a prefix list no rule names",
+            "Delete a prefix list that no rule and no route names",
         ),
         service::delete,
     );

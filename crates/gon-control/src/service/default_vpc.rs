@@ -6,7 +6,7 @@ use gon_api::page::Wait;
 use gon_api::vpcs::Vpc;
 use gon_store::internet_gateways as gateways;
 use gon_store::journal::Entry;
-use gon_store::route_tables::{self as tables, Target};
+use gon_store::route_tables::{self as tables, Destination, Target};
 use gon_store::subnets::{self, NewSubnet};
 use gon_store::vpcs::{self, NewIds};
 use gon_types::id::{InternetGatewayId, SubnetId};
@@ -70,7 +70,8 @@ pub async fn create(cx: Cx, (): (), wait: Wait, (): ()) -> Result<Vpc> {
     }
     let table = tables::get(&mut tx, account, &ids.main_route_table.into()).await?;
     let target = Target::Gateway(gateway.uuid());
-    tables::add_route(&mut tx, account, Uuid::now_v7(), &table, Ipv4Net::default(), target).await?;
+    let everywhere = Destination::Block(Ipv4Net::default());
+    tables::add_route(&mut tx, account, Uuid::now_v7(), &table, everywhere, target).await?;
     let applied = show_applied(vpcs::bump(&mut tx, ids.vpc).await?);
     let mut vpc = show(vpcs::get(&mut tx, account, &ids.vpc.into()).await?);
     vpc.applied = applied;

@@ -309,6 +309,27 @@ const CONSTRAINTS: &[(&str, Kind, &str, &str, Option<&str>)] = &[
         Some("destination_cidr"),
     ),
     (
+        "routes_prefix_list_key",
+        Kind::Conflict,
+        "RouteAlreadyExists",
+        "the route table already has a route to that prefix list",
+        Some("destination_prefix_list_id"),
+    ),
+    (
+        "routes_prefix_list_fkey",
+        Kind::NotFound,
+        "InvalidPrefixListID.NotFound",
+        "the prefix list does not exist",
+        Some("destination_prefix_list_id"),
+    ),
+    (
+        "routes_limit",
+        Kind::Conflict,
+        "RouteLimitExceeded",
+        "a route table would have more than 50 routes; one to a prefix list counts for as many as the list has room for",
+        None,
+    ),
+    (
         "routes_not_local_check",
         Kind::Invalid,
         "InvalidParameterValue",
@@ -598,6 +619,7 @@ mod tests {
             include_str!("../../../gon-store/migrations/0006_network_acls.sql"),
             include_str!("../../../gon-store/migrations/0007_network_objects.sql"),
             include_str!("../../../gon-store/migrations/0008_prefix_lists.sql"),
+            include_str!("../../../gon-store/migrations/0010_prefix_list_routes.sql"),
         );
         for (name, ..) in CONSTRAINTS {
             assert!(schema.contains(name), "{name} is not in the schema");

@@ -1,4 +1,4 @@
-//! Managed prefix lists: what is changed of one changes every rule that names it, in every VPC.
+//! Managed prefix lists: what is changed of one changes every rule and every route that names it, in every VPC.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use gon_store::journal::Entry;
 use gon_store::prefix_lists::{self as lists, PrefixListRow};
 use gon_store::reference::Ref;
 use gon_store::{Conn, Tx, vpcs};
-use gon_types::id::{PrefixListId, SecurityGroupId};
+use gon_types::id::{PrefixListId, RouteTableId, SecurityGroupId};
 use gon_types::net::parse_cidr;
 use ipnet::Ipv4Net;
 use uuid::Uuid;
@@ -24,7 +24,7 @@ use crate::api::{Json, One};
 
 type Kind = gon_types::id::PrefixList;
 
-/// Entries of a list: a rule that names it counts for as many.
+/// Entries of a list: a rule or a route that names it counts for as many.
 const MOST_ENTRIES: i64 = 60;
 
 async fn show(conn: &mut Conn, rows: Vec<PrefixListRow>) -> Result<Vec<PrefixList>> {
@@ -84,7 +84,7 @@ fn read(field: &'static str, entries: &[PrefixListEntry]) -> Result<Vec<(Ipv4Net
     Ok(read)
 }
 
-/// Creates a list. No rule names it yet.
+/// Creates a list. Nothing names it yet.
 pub async fn create(cx: Cx, (): (), wait: Wait, Json(body): Json<CreatePrefixList>) -> Result<PrefixList> {
     cx.until_applied(&wait)?;
     let name = parse::name("name", &body.name)?;
@@ -128,7 +128,7 @@ pub async fn get(cx: Cx, One(id): One<Kind>, wait: Wait, (): ()) -> Result<Prefi
     Ok(list)
 }
 
-/// Changes a list, all at once, and with it every rule that names it.
+/// Changes a list, all at once, and with it every rule and every route that names it.
 pub async fn update(
     cx: Cx,
     One(id): One<Kind>,
@@ -182,13 +182,18 @@ pub async fn update(
             format!("{} is not in the prefix list", removed[at]),
         ));
     }
-    lists::modify(&mut tx, row.id, name.as_deref(), max_entries, changed).await?;
+    // Of a group's rules that was asked above; of a table's routes PostgreSQL knows best.
+    let modified = lists::modify(&mut tx, row.id, name.as_deref(), max_entries, changed).await;
+    modified.map_err(|error| match error.constraint() {
+        Some("routes_limit") => Refusal::from(error).field("max_entries"),
+        _ => error.into(),
+    })?;
     lists::add(&mut tx, cx.account(), row.id, &added).await?;
     let detail = serde_json::to_value(&body).unwrap_or_default();
     finish(cx, tx, row.id, changed, detail, until).await
 }
 
-/// What a change ends with: a new generation of every VPC whose rules name the list.
+/// What a change ends with: a new generation of every VPC whose rules or routes name the list.
 async fn finish(
     cx: Cx,
     mut tx: Tx,
@@ -204,7 +209,9 @@ async fn finish(
         Some("available"),
     );
     let mut all = vec![];
-    for vpc in lists::vpcs_of(&mut tx, id).await? {
+    let named_in =
+        if changed { lists::hold_vpcs_of(&mut tx, id).await? } else { lists::vpcs_of(&mut tx, id).await? };
+    for vpc in named_in {
         let applied =
             if changed { vpcs::bump(&mut tx, vpc).await? } else { vpcs::applied(&mut tx, vpc).await? };
         all.push((vpc, show_applied(applied)));
@@ -236,7 +243,7 @@ async fn settle_all(
     Ok(sum(version, &all))
 }
 
-/// Deletes a list that no rule names.
+/// Deletes a list that no rule and no route names.
 pub async fn delete(cx: Cx, One(id): One<Kind>, _: NoQuery, (): ()) -> Result<()> {
     let mut tx = cx.begin().await?;
     let row = Cx::found(lists::get(&mut tx, cx.account(), &Ref::from(&id)).await, &id)?;
@@ -247,12 +254,15 @@ pub async fn delete(cx: Cx, One(id): One<Kind>, _: NoQuery, (): ()) -> Result<()
         gon_store::rollback(tx).await?;
         let mut conn = cx.conn().await?;
         let groups = lists::groups_of(&mut conn, row.id).await?;
+        let tables = lists::tables_of(&mut conn, row.id).await?;
+        let groups = groups.into_iter().map(|id| SecurityGroupId::from_uuid(id).to_string());
+        let tables = tables.into_iter().map(|id| RouteTableId::from_uuid(id).to_string());
         return Err(Refusal::dependency(
             format!(
-                "the prefix list '{}' is named by rules and cannot be deleted",
+                "the prefix list '{}' is named by rules or routes and cannot be deleted",
                 PrefixListId::from_uuid(row.id)
             ),
-            groups.into_iter().map(|id| SecurityGroupId::from_uuid(id).to_string()).collect(),
+            groups.chain(tables).collect(),
         ));
     }
     let entry =

@@ -11,10 +11,11 @@ use gon_api::route_tables::{
 use gon_core::route::destination;
 use gon_store::journal::Entry;
 use gon_store::reference::Ref;
-use gon_store::route_tables::{self as tables, Association, Filter, RouteTableRow, Target};
-use gon_store::{Conn, instances, internet_gateways, network_interfaces, subnets, vpcs};
+use gon_store::route_tables::{self as tables, Association, Destination, Filter, RouteTableRow, Target};
+use gon_store::{Conn, instances, internet_gateways, network_interfaces, prefix_lists, subnets, vpcs};
 use gon_types::id::{
-    InternetGatewayId, NetworkInterfaceId, RouteTableAssociationId, RouteTableId, SubnetId, VpcId,
+    InternetGatewayId, NetworkInterfaceId, PrefixListId, RouteTableAssociationId, RouteTableId, SubnetId,
+    VpcId,
 };
 use gon_types::net::parse_cidr;
 use ipnet::{IpNet, Ipv4Net};
@@ -34,6 +35,7 @@ type SubnetKind = gon_types::id::Subnet;
 type GatewayKind = gon_types::id::InternetGateway;
 type InstanceKind = gon_types::id::Instance;
 type InterfaceKind = gon_types::id::NetworkInterface;
+type ListKind = gon_types::id::PrefixList;
 
 /// Rows as users see them, with their routes and associations.
 async fn show(conn: &mut Conn, rows: Vec<RouteTableRow>) -> Result<Vec<RouteTable>> {
@@ -46,7 +48,11 @@ async fn show(conn: &mut Conn, rows: Vec<RouteTableRow>) -> Result<Vec<RouteTabl
             (None, None) => ("gateway", String::new()),
         };
         routes.entry(row.route_table_id).or_default().push(Route {
-            destination_cidr: row.destination_cidr.0.to_string(),
+            destination_cidr: row.destination_cidr.map(|block| block.to_string()),
+            destination_prefix_list_id: row
+                .destination_prefix_list_id
+                .map(|id| PrefixListId::from_uuid(id).to_string()),
+            ignored_cidrs: row.ignored.iter().map(ToString::to_string).collect(),
             target_type: target_type.to_owned(),
             target_id,
             state: if row.active { "active" } else { "blackhole" }.to_owned(),
@@ -63,7 +69,9 @@ async fn show(conn: &mut Conn, rows: Vec<RouteTableRow>) -> Result<Vec<RouteTabl
         .into_iter()
         .map(|row| {
             let local = |block: &IpNet| Route {
-                destination_cidr: block.to_string(),
+                destination_cidr: Some(block.to_string()),
+                destination_prefix_list_id: None,
+                ignored_cidrs: vec![],
                 target_type: "local".to_owned(),
                 target_id: "local".to_owned(),
                 state: "active".to_owned(),
@@ -268,6 +276,57 @@ async fn target(
     }
 }
 
+const BLOCK: &str = "destination_cidr";
+const LIST: &str = "destination_prefix_list_id";
+
+/// The destination that a request names: a block, or a prefix list, which nobody changes or deletes before this ends.
+async fn named(
+    cx: &Cx,
+    tx: &mut Conn,
+    (block, list): (Option<&str>, Option<&str>),
+    read: impl FnOnce(&str) -> Result<Ipv4Net>,
+) -> Result<Destination> {
+    match (block, list) {
+        (Some(block), None) => Ok(Destination::Block(read(block)?)),
+        (None, Some(list)) => {
+            let id = parse::id::<ListKind>(LIST, list)?;
+            let row = Cx::found(prefix_lists::hold(tx, cx.account(), &Ref::from(&id)).await, &id);
+            Ok(Destination::PrefixList(row.map_err(|refusal| refusal.field(LIST))?.id))
+        }
+        (None, None) => {
+            let mut refusal = Refusal::missing(BLOCK);
+            refusal.detail = format!("{BLOCK} or {LIST} is required");
+            Err(refusal)
+        }
+        (Some(_), Some(_)) => {
+            Err(Refusal::of_field("InvalidParameterCombination", LIST, format!("{BLOCK} is given, too")))
+        }
+    }
+}
+
+/// The block as the destination of a route of that table.
+fn routable(table: &RouteTableRow) -> impl FnOnce(&str) -> Result<Ipv4Net> {
+    let local = local(table);
+    move |text| destination(text, &local).map_err(|error| Refusal::invalid(BLOCK, error.to_string()))
+}
+
+/// What the books say of a route.
+fn detail(to: Destination, target: Option<&str>) -> serde_json::Value {
+    let (block, list) = match to {
+        Destination::Block(block) => (Some(block), None),
+        Destination::PrefixList(id) => (None, Some(PrefixListId::from_uuid(id).to_string())),
+    };
+    serde_json::json!({ BLOCK: block, LIST: list, "target_id": target })
+}
+
+fn no_route(to: Destination) -> Refusal {
+    let missing = |to: &dyn std::fmt::Display| Refusal::not_found("InvalidRoute", "route to", to);
+    match to {
+        Destination::Block(block) => missing(&block).field(BLOCK),
+        Destination::PrefixList(id) => missing(&PrefixListId::from_uuid(id)).field(LIST),
+    }
+}
+
 /// Adds a route.
 pub async fn add_route(
     cx: Cx,
@@ -278,16 +337,11 @@ pub async fn add_route(
     let until = cx.until_applied(&wait)?;
     let mut tx = cx.begin().await?;
     let row = Cx::found(tables::get(&mut tx, cx.account(), &Ref::from(&id)).await, &id)?;
-    let to = destination(&body.destination_cidr, &local(&row))
-        .map_err(|error| Refusal::invalid("destination_cidr", error.to_string()))?;
+    let asked = (body.destination_cidr.as_deref(), body.destination_prefix_list_id.as_deref());
+    let to = named(&cx, &mut tx, asked, routable(&row)).await?;
     let target = target(&cx, &mut tx, &row, (&body.target_id, body.target_type.as_deref())).await?;
     tables::add_route(&mut tx, cx.account(), Uuid::now_v7(), &row, to, target).await?;
-    let detail = serde_json::json!({ "destination_cidr": to, "target_id": body.target_id });
-    finish(cx, tx, row, "CreateRoute", detail, until).await
-}
-
-fn no_route(to: Ipv4Net) -> Refusal {
-    Refusal::not_found("InvalidRoute", "route to", to).field("destination_cidr")
+    finish(cx, tx, row, "CreateRoute", detail(to, Some(&body.target_id)), until).await
 }
 
 /// Gives the route to a destination another target.
@@ -300,30 +354,33 @@ pub async fn replace_route(
     let until = cx.until_applied(&wait)?;
     let mut tx = cx.begin().await?;
     let row = Cx::found(tables::get(&mut tx, cx.account(), &Ref::from(&id)).await, &id)?;
-    let to = destination(&body.destination_cidr, &local(&row))
-        .map_err(|error| Refusal::invalid("destination_cidr", error.to_string()))?;
+    let asked = (body.destination_cidr.as_deref(), body.destination_prefix_list_id.as_deref());
+    let to = named(&cx, &mut tx, asked, routable(&row)).await?;
     let target = target(&cx, &mut tx, &row, (&body.target_id, body.target_type.as_deref())).await?;
     if !tables::replace_route(&mut tx, row.id, to, target).await? {
         return Err(no_route(to));
     }
-    let detail = serde_json::json!({ "destination_cidr": to, "target_id": body.target_id });
-    finish(cx, tx, row, "ReplaceRoute", detail, until).await
+    finish(cx, tx, row, "ReplaceRoute", detail(to, Some(&body.target_id)), until).await
 }
 
 /// Removes the route to a destination.
 pub async fn remove_route(cx: Cx, One(id): One<Kind>, query: DeleteRoute, (): ()) -> Result<RouteTable> {
     let until = cx.until_applied(&Wait { wait: query.wait, timeout: query.timeout })?;
-    let text = query.destination_cidr.ok_or_else(|| Refusal::missing("destination_cidr"))?;
-    let to = parse_cidr(&text).map_err(|e| Refusal::invalid("destination_cidr", e.to_string()))?.trunc();
     let mut tx = cx.begin().await?;
     let row = Cx::found(tables::get(&mut tx, cx.account(), &Ref::from(&id)).await, &id)?;
-    if local(&row).contains(&to) {
-        return Err(Refusal::invalid("destination_cidr", "the local route cannot be removed"));
-    }
+    let asked = (query.destination_cidr.as_deref(), query.destination_prefix_list_id.as_deref());
+    let to = named(&cx, &mut tx, asked, |text| {
+        let block = parse_cidr(text).map_err(|e| Refusal::invalid(BLOCK, e.to_string()))?.trunc();
+        if local(&row).contains(&block) {
+            return Err(Refusal::invalid(BLOCK, "the local route cannot be removed"));
+        }
+        Ok(block)
+    });
+    let to = to.await?;
     if !tables::remove_route(&mut tx, row.id, to).await? {
         return Err(no_route(to));
     }
-    finish(cx, tx, row, "DeleteRoute", serde_json::json!({ "destination_cidr": to }), until).await
+    finish(cx, tx, row, "DeleteRoute", detail(to, None), until).await
 }
 
 /// Lets a subnet follow the table.

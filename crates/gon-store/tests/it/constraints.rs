@@ -570,6 +570,7 @@ const SCHEMA: &str = concat!(
     include_str!("../../migrations/0006_network_acls.sql"),
     include_str!("../../migrations/0007_network_objects.sql"),
     include_str!("../../migrations/0008_prefix_lists.sql"),
+    include_str!("../../migrations/0010_prefix_list_routes.sql"),
     include_str!("../../migrations/0005_auto_recover.sql")
 );
 

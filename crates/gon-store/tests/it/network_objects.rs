@@ -198,6 +198,40 @@ pub const REFUSED: &[(&str, &str)] = &[
         "security_group_rules_peer_check",
         "insert into prefix_lists (id, account_id, name, max_entries) values (u('aa'), u('a1'), 'x', 2); update security_group_rules set peer_prefix_list_id = u('aa') where id = u('83')",
     ),
+    // Routes to prefix lists.
+    ("routes_destination_check", "update routes set destination_cidr = null"),
+    (
+        "routes_destination_check",
+        "insert into prefix_lists (id, account_id, name, max_entries) values (u('aa'), u('a1'), 'x', 2); update routes set destination_prefix_list_id = u('aa')",
+    ),
+    (
+        "routes_prefix_list_fkey",
+        "update routes set destination_cidr = null, destination_prefix_list_id = u('f')",
+    ),
+    (
+        "routes_prefix_list_fkey",
+        "insert into prefix_lists (id, account_id, name, max_entries) values (u('aa'), u('a2'), 'x', 2); update routes set destination_cidr = null, destination_prefix_list_id = u('aa')",
+    ),
+    (
+        "routes_prefix_list_fkey",
+        "insert into prefix_lists (id, account_id, name, max_entries) values (u('aa'), u('a1'), 'x', 2); update routes set destination_cidr = null, destination_prefix_list_id = u('aa'); update prefix_lists set deleted_at = now()",
+    ),
+    (
+        "routes_prefix_list_key",
+        "insert into prefix_lists (id, account_id, name, max_entries) values (u('aa'), u('a1'), 'x', 2); update routes set destination_cidr = null, destination_prefix_list_id = u('aa'); insert into routes (id, account_id, route_table_id, vpc_id, vpc_cidr, destination_prefix_list_id, target_type, internet_gateway_id) values (u('f'), u('a1'), u('42'), u('11'), '10.0.0.0/16', u('aa'), 'gateway', u('31'))",
+    ),
+    (
+        "routes_limit",
+        "insert into routes (id, account_id, route_table_id, vpc_id, vpc_cidr, destination_cidr, target_type, internet_gateway_id) select gen_random_uuid(), u('a1'), u('42'), u('11'), '10.0.0.0/16', ('192.0.2.' || n || '/32')::cidr, 'gateway', u('31') from generate_series(1, 50) n",
+    ),
+    (
+        "routes_limit",
+        "insert into prefix_lists (id, account_id, name, max_entries) values (u('aa'), u('a1'), 'x', 51); update routes set destination_cidr = null, destination_prefix_list_id = u('aa')",
+    ),
+    (
+        "routes_limit",
+        "insert into prefix_lists (id, account_id, name, max_entries) values (u('aa'), u('a1'), 'x', 49); insert into routes (id, account_id, route_table_id, vpc_id, vpc_cidr, destination_prefix_list_id, target_type, internet_gateway_id) values (u('f'), u('a1'), u('42'), u('11'), '10.0.0.0/16', u('aa'), 'gateway', u('31')); update prefix_lists set max_entries = 50",
+    ),
 ];
 
 #[tokio::test]
@@ -260,5 +294,42 @@ async fn an_address_is_one_interfaces_whichever_kind_it_is() {
         gon_store::admin::script(&database.store, include_str!("constraints.sql")).await.unwrap();
         let refused = second(&database, first, then).await;
         assert_eq!(refused.as_deref(), Some("interface_addresses_private_ip_key"), "{then}");
+    }
+}
+
+#[tokio::test]
+async fn room_in_a_list_and_another_route_do_not_slip_past_each_other() {
+    const LIST: &str = "insert into prefix_lists (id, account_id, name, max_entries) values (u('aa'), u('a1'), 'x', 48);
+        insert into routes (id, account_id, route_table_id, vpc_id, vpc_cidr, destination_prefix_list_id, target_type,
+          internet_gateway_id)
+        values (u('fa'), u('a1'), u('42'), u('11'), '10.0.0.0/16', u('aa'), 'gateway', u('31'))";
+    const ROOM: &str = "update prefix_lists set max_entries = 49";
+    const ROUTE: &str =
+        "insert into routes (id, account_id, route_table_id, vpc_id, vpc_cidr, destination_cidr, target_type,
+          internet_gateway_id)
+        values (u('fb'), u('a1'), u('42'), u('11'), '10.0.0.0/16', '192.0.2.0/24', 'gateway', u('31'))";
+    for (first, then) in [(ROOM, ROUTE), (ROUTE, ROOM)] {
+        let database = gon_testkit::database().await;
+        gon_store::admin::script(&database.store, include_str!("constraints.sql")).await.unwrap();
+        gon_store::admin::script(&database.store, LIST).await.unwrap();
+        assert_eq!(second(&database, first, then).await.as_deref(), Some("routes_limit"), "{then}");
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_had_more_routes_keeps_them() {
+    let database = gon_testkit::database().await;
+    gon_store::admin::script(&database.store, include_str!("constraints.sql")).await.unwrap();
+    for statement in [
+        "alter table routes disable trigger routes_number;
+         insert into routes (id, account_id, route_table_id, vpc_id, vpc_cidr, destination_cidr, target_type, internet_gateway_id)
+           select gen_random_uuid(), u('a1'), u('42'), u('11'), '10.0.0.0/16', ('192.0.2.' || n || '/32')::cidr, 'gateway', u('31')
+           from generate_series(1, 60) n;
+         alter table routes enable trigger routes_number",
+        "update routes set target_type = 'instance', internet_gateway_id = null, network_interface_id = u('71')
+         where destination_cidr = '192.0.2.7/32'",
+        "delete from routes where destination_cidr = '192.0.2.8/32'",
+    ] {
+        gon_store::admin::script(&database.store, statement).await.unwrap();
     }
 }

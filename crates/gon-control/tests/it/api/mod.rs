@@ -16,6 +16,7 @@ mod network_interfaces;
 mod network_objects;
 mod nodes;
 mod operations;
+mod prefix_list_routes;
 mod prefix_lists;
 mod route_tables;
 mod security_groups;
