@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::events::Watched;
 use crate::operations::Opening;
 use crate::{Conn, Result};
 
@@ -41,8 +42,8 @@ pub struct Answered {
 /// A change of state that users watch.
 #[derive(Debug, Clone)]
 pub struct EventRow {
-    /// `instance`, `vpc`, …
-    pub resource: &'static str,
+    /// What it is.
+    pub resource: Watched,
     /// Which.
     pub id: Uuid,
     /// State before, where there are states.
@@ -107,7 +108,7 @@ impl Entry {
     }
     /// With an event.
     #[must_use]
-    pub fn event(mut self, resource: &'static str, id: Uuid, from: Option<&str>, to: Option<&str>) -> Self {
+    pub fn event(mut self, resource: Watched, id: Uuid, from: Option<&str>, to: Option<&str>) -> Self {
         self.events.push(EventRow { resource, id, from: from.map(Into::into), to: to.map(Into::into) });
         self
     }
@@ -121,7 +122,7 @@ pub async fn write(tx: &mut Conn, author: &Author, entry: &Entry, answered: Opti
         doorbells.push(("event", author.account));
     }
     let (subjects, ids): (Vec<&str>, Vec<Uuid>) = doorbells.into_iter().unzip();
-    let resources: Vec<&str> = entry.events.iter().map(|e| e.resource).collect();
+    let resources: Vec<&str> = entry.events.iter().map(|e| e.resource.word()).collect();
     let resource_ids: Vec<Uuid> = entry.events.iter().map(|e| e.id).collect();
     let from: Vec<Option<&str>> = entry.events.iter().map(|e| e.from.as_deref()).collect();
     let to: Vec<Option<&str>> = entry.events.iter().map(|e| e.to.as_deref()).collect();

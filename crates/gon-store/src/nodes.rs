@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use uuid::Uuid;
 
+use crate::events::Watched;
 use crate::leader::Fence;
 use crate::placement::event;
 use crate::reference::Ref;
@@ -219,7 +220,7 @@ async fn tell_of_instances(tx: &mut Conn, nodes: &[Uuid], unknown: bool) -> Resu
     sqlx::query(
         "with told as (
            insert into events (account_id, resource, resource_id, from_state, to_state, reason, actor)
-           select i.account_id, 'instance', i.id, case when $2 then i.state::text else 'unknown' end,
+           select i.account_id, $3, i.id, case when $2 then i.state::text else 'unknown' end,
              case when $2 then 'unknown' else i.state::text end,
              case when $2 then 'its node is not heard of' else 'its node is heard of again' end, 'instance-manager'
            from instances i where i.node_id = any ($1) returning account_id)
@@ -227,6 +228,7 @@ async fn tell_of_instances(tx: &mut Conn, nodes: &[Uuid], unknown: bool) -> Resu
     )
     .bind(nodes)
     .bind(unknown)
+    .bind(Watched::Instance.word())
     .execute(tx)
     .await?;
     Ok(())

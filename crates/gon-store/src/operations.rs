@@ -6,6 +6,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::events::Watched;
 use crate::journal::Author;
 use crate::reference::Ref;
 use crate::{Conn, Result, Window};
@@ -127,10 +128,11 @@ pub async fn settle(tx: &mut Conn, instance: Uuid, reboots: Option<i64>) -> Resu
                when 'cancelled' then 'the instance was terminated' end
            from judged j where o.id = j.id and j.verdict is not null returning o.id, o.account_id, o.state)
          insert into events (account_id, resource, resource_id, from_state, to_state, actor)
-         select account_id, 'operation', id, 'running', state::text, 'instance-manager' from closed",
+         select account_id, $3, id, 'running', state::text, 'instance-manager' from closed",
     )
     .bind(instance)
     .bind(reboots)
+    .bind(Watched::Operation.word())
     .execute(tx)
     .await?;
     Ok(())
@@ -151,10 +153,11 @@ pub async fn expire(tx: &mut Conn) -> Result<u64> {
            from late l where o.id = l.id returning o.id, o.account_id, o.state),
          told as (
            insert into events (account_id, resource, resource_id, from_state, to_state, actor)
-           select account_id, 'operation', id, 'running', state::text, 'instance-manager' from closed
+           select account_id, $1, id, 'running', state::text, 'instance-manager' from closed
            returning account_id)
          insert into outbox (subject, subject_id) select distinct 'event', account_id from told",
     )
+    .bind(Watched::Operation.word())
     .execute(tx)
     .await?;
     Ok(closed.rows_affected())
@@ -239,12 +242,13 @@ pub async fn succeed(tx: &mut Conn, id: Uuid, progress: &Value) -> Result<()> {
            where id = $1 returning account_id, id),
          told as (
            insert into events (account_id, resource, resource_id, from_state, to_state, actor)
-           select account_id, 'operation', id, 'running', 'succeeded', 'instance-manager' from closed
+           select account_id, $3, id, 'running', 'succeeded', 'instance-manager' from closed
            returning account_id)
          insert into outbox (subject, subject_id) select 'event', account_id from told",
     )
     .bind(id)
     .bind(progress)
+    .bind(Watched::Operation.word())
     .execute(tx)
     .await?;
     Ok(())

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::events::Watched;
 use crate::leader::{self, Fence};
 use crate::relay::ring;
 use crate::{Conn, Result, Store, Tx};
@@ -329,13 +330,14 @@ pub(crate) async fn event(
 ) -> Result<()> {
     sqlx::query(
         "insert into events (account_id, resource, resource_id, from_state, to_state, reason, actor)
-         values ($1, 'instance', $2, $3, $4, $5, 'instance-manager')",
+         values ($1, $6, $2, $3, $4, $5, 'instance-manager')",
     )
     .bind(account)
     .bind(instance)
     .bind(from)
     .bind(to)
     .bind(reason)
+    .bind(Watched::Instance.word())
     .execute(&mut *tx)
     .await?;
     ring(tx, "event", account).await

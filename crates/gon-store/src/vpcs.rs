@@ -4,6 +4,7 @@ use ipnet::{IpNet, Ipv4Net};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::events::Watched;
 use crate::journal::Author;
 use crate::reference::Ref;
 use crate::v4::Block;
@@ -147,7 +148,7 @@ pub async fn create(
            insert into outbox (subject, subject_id) values ('vpc', $1), ('event', $2)),
          seen as (
            insert into events (account_id, resource, resource_id, to_state, actor)
-           values ($2, 'vpc', $1, 'available', $10)),
+           values ($2, $13, $1, 'available', $10)),
          audited as (
            insert into audit_log (account_id, user_id, action, resource_id, request_id, source_ip, detail)
            values ($2, $3, 'CreateVpc', $1, $11, $12, jsonb_build_object('name', $4::text, 'cidr_block', $5::text)))
@@ -165,6 +166,7 @@ pub async fn create(
     .bind(&author.name)
     .bind(&author.request_id)
     .bind(author.source_ip.map(IpNet::from))
+    .bind(Watched::Vpc.word())
     .fetch_one(conn)
     .await?)
 }

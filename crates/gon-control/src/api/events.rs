@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use gon_bus::Bus;
 use gon_proto::doorbell::Subject;
-use gon_store::events::Position;
-use gon_types::id::InstanceId;
+use gon_store::events::{Position, Watched};
 use serde_json::json;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
@@ -118,8 +117,9 @@ async fn look(app: &AppState, position: &mut Option<Position>) -> gon_store::Res
         for row in &rows {
             latest.insert((row.resource.as_str(), row.resource_id), row);
         }
+        let instance = Watched::Instance.word();
         let ids: Vec<Uuid> =
-            latest.keys().filter(|(resource, _)| *resource == "instance").map(|(_, id)| *id).collect();
+            latest.keys().filter(|(resource, _)| *resource == instance).map(|(_, id)| *id).collect();
         let mut instances: BTreeMap<Uuid, serde_json::Value> = BTreeMap::new();
         if !ids.is_empty() {
             for row in gon_store::instances::by_ids(&mut conn, &ids).await? {
@@ -145,22 +145,7 @@ async fn look(app: &AppState, position: &mut Option<Position>) -> gon_store::Res
     Ok(true)
 }
 
+/// The id as people see it; as it is kept, if a later version wrote of something that this one does not know.
 fn shown_id(resource: &str, id: Uuid) -> String {
-    use gon_types::id::{
-        AddressId, InternetGatewayId, KeyPairId, NodeId, OperationId, RouteTableId, SecurityGroupId,
-        SubnetId, VpcId,
-    };
-    match resource {
-        "instance" => InstanceId::from_uuid(id).to_string(),
-        "vpc" => VpcId::from_uuid(id).to_string(),
-        "subnet" => SubnetId::from_uuid(id).to_string(),
-        "security_group" => SecurityGroupId::from_uuid(id).to_string(),
-        "route_table" => RouteTableId::from_uuid(id).to_string(),
-        "internet_gateway" => InternetGatewayId::from_uuid(id).to_string(),
-        "address" => AddressId::from_uuid(id).to_string(),
-        "node" => NodeId::from_uuid(id).to_string(),
-        "operation" => OperationId::from_uuid(id).to_string(),
-        "key_pair" => KeyPairId::from_uuid(id).to_string(),
-        _ => id.to_string(),
-    }
+    resource.parse::<Watched>().map_or_else(|_| id.to_string(), |kind| kind.shown(id))
 }

@@ -4,6 +4,7 @@ use gon_api::Applied;
 use gon_api::addresses::{Address, AllocateAddress, AssociateAddress, ListAddresses};
 use gon_api::page::{NoQuery, Page, Wait};
 use gon_store::addresses::{self, AddressRow, Filter};
+use gon_store::events::Watched;
 use gon_store::journal::Entry;
 use gon_store::reference::Ref;
 use gon_store::{StoreError, instances, internet_gateways, network_interfaces, vpcs};
@@ -64,7 +65,7 @@ pub async fn allocate(
     let address = show(addresses::get(&mut tx, cx.account(), &id.into()).await?);
     let entry = Entry::new("AllocateAddress", id.uuid())
         .detail(serde_json::json!({ "public_ip": public_ip }))
-        .event("address", id.uuid(), None, Some("free"));
+        .event(Watched::Address, id.uuid(), None, Some("free"));
     cx.commit(tx, entry, &address).await?;
     Ok(address)
 }
@@ -109,7 +110,7 @@ pub async fn release(cx: Cx, One(id): One<Kind>, _: NoQuery, (): ()) -> Result<(
     }
     let entry = Entry::new("ReleaseAddress", row.id)
         .detail(serde_json::json!({ "public_ip": row.public_ip.0 }))
-        .event("address", row.id, Some("free"), None);
+        .event(Watched::Address, row.id, Some("free"), None);
     cx.commit(tx, entry, &()).await
 }
 
@@ -206,13 +207,13 @@ pub async fn associate(
     let address = with_applied(show(now), applied);
     let mut entry = Entry::new("AssociateAddress", row.id)
         .detail(serde_json::json!({ "public_ip": row.public_ip.0, "network_interface_id": address.network_interface_id }))
-        .event("address", row.id, None, Some("mapped"));
+        .event(Watched::Address, row.id, None, Some("mapped"));
     for touched in others {
         entry = entry.vpc(touched);
     }
     // Their public addresses changed: those who watch them want to see that.
     for instance in instances.into_iter().flatten() {
-        entry = entry.event("instance", instance, None, None);
+        entry = entry.event(Watched::Instance, instance, None, None);
     }
     cx.commit(tx, entry, &address).await?;
     let applied = cx.settle(vpc, applied, until).await?;
@@ -233,9 +234,9 @@ pub async fn disassociate(cx: Cx, One(id): One<Kind>, wait: Wait, (): ()) -> Res
     let mut entry = Entry::new("DisassociateAddress", row.id)
         .detail(serde_json::json!({ "public_ip": row.public_ip.0 }))
         .vpc(vpc)
-        .event("address", row.id, Some("mapped"), Some("free"));
+        .event(Watched::Address, row.id, Some("mapped"), Some("free"));
     if let Some(instance) = row.instance_id {
-        entry = entry.event("instance", instance, None, None);
+        entry = entry.event(Watched::Instance, instance, None, None);
     }
     cx.commit(tx, entry, &address).await?;
     let applied = cx.settle(vpc, applied, until).await?;

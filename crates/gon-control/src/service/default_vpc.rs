@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use gon_api::page::Wait;
 use gon_api::vpcs::Vpc;
+use gon_store::events::Watched;
 use gon_store::internet_gateways as gateways;
 use gon_store::journal::Entry;
 use gon_store::route_tables::{self as tables, Destination, Target};
@@ -81,9 +82,9 @@ pub async fn create(cx: Cx, (): (), wait: Wait, (): ()) -> Result<Vpc> {
             "subnet_ids": made.iter().map(ToString::to_string).collect::<Vec<_>>(),
         }))
         .vpc(ids.vpc)
-        .event("internet_gateway", gateway.uuid(), None, Some("attached"));
+        .event(Watched::InternetGateway, gateway.uuid(), None, Some("attached"));
     for subnet in &made {
-        entry = entry.event("subnet", subnet.uuid(), None, Some("available"));
+        entry = entry.event(Watched::Subnet, subnet.uuid(), None, Some("available"));
     }
     cx.commit(tx, entry, &vpc).await?;
     Ok(vpc)

@@ -12,6 +12,7 @@ use gon_api::page::{NoQuery, Page, Wait};
 use gon_core::ask::{self, Ask, Decision, Public};
 use gon_core::catalog::{InstanceType, instance_type};
 use gon_core::ipam;
+use gon_store::events::Watched;
 use gon_store::instances::{self, Filter, InstanceRow, Launch, Launched, LockedRow};
 use gon_store::journal::Entry;
 use gon_store::reference::Ref;
@@ -383,7 +384,7 @@ pub async fn launch(
         let id = instance.uuid;
         let operation = of_instance("RunInstances", id, "running", instance.generation);
         instance.operation_id = Some(shown(&operation));
-        entry = entry.instance(id).event("instance", id, None, Some("pending")).operation(operation);
+        entry = entry.instance(id).event(Watched::Instance, id, None, Some("pending")).operation(operation);
     }
     let mut answer = LaunchedInstance {
         instance: all.first().cloned().unwrap_or(first),
@@ -501,7 +502,7 @@ pub async fn update(
         .detail(serde_json::json!({
             "name": name, "instance_type": body.instance_type, "auto_recover": body.auto_recover,
         }))
-        .event("instance", row.id, Some(&row.state), Some(&row.state));
+        .event(Watched::Instance, row.id, Some(&row.state), Some(&row.state));
     if let Some(kind) = kind
         && kind.name != row.instance_type
     {
@@ -592,7 +593,7 @@ async fn perform(cx: Cx, id: IdRef<Kind>, wait: Wait, ask: Ask) -> Result<Instan
         (Public::ReleaseAll, _) => instances::release_public_ips(&mut tx, row.id, true).await?,
     };
     let mut entry = Entry::new(action, row.id)
-        .event("instance", row.id, Some(&row.state), Some(change.state.as_str()))
+        .event(Watched::Instance, row.id, Some(&row.state), Some(change.state.as_str()))
         .operation(of_instance(action, row.id, goal, reached));
     if let Ask::Stop { force } = ask {
         entry = entry.detail(serde_json::json!({ "force": force }));

@@ -6,6 +6,7 @@ use gon_api::internet_gateways::{
     ListInternetGateways, UpdateInternetGateway,
 };
 use gon_api::page::{NoQuery, Page, Wait};
+use gon_store::events::Watched;
 use gon_store::internet_gateways::{self as gateways, Filter, InternetGatewayRow};
 use gon_store::journal::Entry;
 use gon_store::reference::Ref;
@@ -56,7 +57,7 @@ pub async fn create(
     let gateway = show(gateways::get(&mut tx, cx.account(), &id.into()).await?);
     let entry = Entry::new("CreateInternetGateway", id.uuid())
         .detail(serde_json::json!({ "name": name }))
-        .event("internet_gateway", id.uuid(), None, Some("detached"));
+        .event(Watched::InternetGateway, id.uuid(), None, Some("detached"));
     cx.commit(tx, entry, &gateway).await?;
     Ok(gateway)
 }
@@ -105,7 +106,7 @@ pub async fn update(
     let state = gateway.state.clone();
     let entry = Entry::new("ModifyInternetGateway", row.id)
         .detail(serde_json::json!({ "name": name }))
-        .event("internet_gateway", row.id, Some(&state), Some(&state));
+        .event(Watched::InternetGateway, row.id, Some(&state), Some(&state));
     cx.commit(tx, entry, &gateway).await?;
     Ok(gateway)
 }
@@ -134,7 +135,7 @@ pub async fn attach(
     let entry = Entry::new("AttachInternetGateway", row.id)
         .detail(serde_json::json!({ "vpc_id": gateway.vpc_id }))
         .vpc(vpc.id)
-        .event("internet_gateway", row.id, Some("detached"), Some("attached"));
+        .event(Watched::InternetGateway, row.id, Some("detached"), Some("attached"));
     cx.commit(tx, entry, &gateway).await?;
     let applied = cx.settle(vpc.id, applied, until).await?;
     Ok(with_applied(gateway, applied))
@@ -181,7 +182,7 @@ pub async fn detach(
     let entry = Entry::new("DetachInternetGateway", row.id)
         .detail(serde_json::json!({ "vpc_id": VpcId::from_uuid(vpc).to_string() }))
         .vpc(vpc)
-        .event("internet_gateway", row.id, Some("attached"), Some("detached"));
+        .event(Watched::InternetGateway, row.id, Some("attached"), Some("detached"));
     cx.commit(tx, entry, &gateway).await?;
     let applied = cx.settle(vpc, applied, until).await?;
     Ok(with_applied(gateway, applied))
@@ -202,7 +203,11 @@ pub async fn delete(cx: Cx, One(id): One<Kind>, _: NoQuery, (): ()) -> Result<()
             _ => Cx::found(Err(error), &id),
         };
     }
-    let entry =
-        Entry::new("DeleteInternetGateway", row.id).event("internet_gateway", row.id, Some("detached"), None);
+    let entry = Entry::new("DeleteInternetGateway", row.id).event(
+        Watched::InternetGateway,
+        row.id,
+        Some("detached"),
+        None,
+    );
     cx.commit(tx, entry, &()).await
 }

@@ -3,6 +3,7 @@
 use aws_lc_rs::rand::SecureRandom;
 use gon_api::key_pairs::{CreateKeyPair, KeyPair, ListKeyPairs};
 use gon_api::page::{NoQuery, Page};
+use gon_store::events::Watched;
 use gon_store::journal::Entry;
 use gon_store::key_pairs::{self, KeyPairRow};
 use gon_store::reference::Ref;
@@ -97,7 +98,7 @@ pub async fn create(cx: Cx, (): (), _: NoQuery, Json(body): Json<CreateKeyPair>)
     };
     let entry = Entry::new("CreateKeyPair", id.uuid())
         .detail(serde_json::json!({ "name": name, "fingerprint": fingerprint, "imported": body.public_key.is_some() }))
-        .event("key_pair", id.uuid(), None, Some("available"));
+        .event(Watched::KeyPair, id.uuid(), None, Some("available"));
     cx.commit(tx, entry, &pair).await?;
     Ok(pair)
 }
@@ -120,7 +121,7 @@ pub async fn get(cx: Cx, One(id): One<Kind>, _: NoQuery, (): ()) -> Result<KeyPa
 pub async fn delete(cx: Cx, One(id): One<Kind>, _: NoQuery, (): ()) -> Result<()> {
     let mut tx = cx.begin().await?;
     let gone = Cx::found(key_pairs::delete(&mut tx, cx.account(), &Ref::from(&id)).await, &id)?;
-    let entry = Entry::new("DeleteKeyPair", gone).event("key_pair", gone, Some("available"), None);
+    let entry = Entry::new("DeleteKeyPair", gone).event(Watched::KeyPair, gone, Some("available"), None);
     cx.commit(tx, entry, &()).await
 }
 

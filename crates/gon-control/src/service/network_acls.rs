@@ -11,6 +11,7 @@ use gon_api::network_acls::{
 use gon_api::page::{NoQuery, Page, Wait};
 use gon_core::network_acl::{self as rules, Entry as Rule, EntryText, REST, protocol_name};
 use gon_core::security_group::RuleError;
+use gon_store::events::Watched;
 use gon_store::journal::Entry;
 use gon_store::network_acls::{self as acls, EntryRow, Filter, NetworkAclRow, NewEntry};
 use gon_store::reference::Ref;
@@ -129,7 +130,7 @@ pub async fn create(cx: Cx, (): (), _: NoQuery, Json(body): Json<CreateNetworkAc
     let acl = show_one(&mut tx, row, Some(applied)).await?;
     let entry = Entry::new("CreateNetworkAcl", id.uuid())
         .detail(serde_json::json!({ "name": name, "vpc_id": acl.vpc_id }))
-        .event("network_acl", id.uuid(), None, Some("available"));
+        .event(Watched::NetworkAcl, id.uuid(), None, Some("available"));
     cx.commit(tx, entry, &acl).await?;
     Ok(acl)
 }
@@ -191,7 +192,7 @@ pub async fn update(
     let id = row.id;
     let acl = show_one(&mut tx, row, None).await?;
     let entry = Entry::new("ModifyNetworkAcl", id).detail(serde_json::json!({ "name": name })).event(
-        "network_acl",
+        Watched::NetworkAcl,
         id,
         Some("available"),
         Some("available"),
@@ -227,7 +228,8 @@ pub async fn delete(cx: Cx, One(id): One<Kind>, _: NoQuery, (): ()) -> Result<()
                 .collect(),
         ));
     }
-    let entry = Entry::new("DeleteNetworkAcl", row.id).event("network_acl", row.id, Some("available"), None);
+    let entry =
+        Entry::new("DeleteNetworkAcl", row.id).event(Watched::NetworkAcl, row.id, Some("available"), None);
     cx.commit(tx, entry, &()).await
 }
 
@@ -404,7 +406,7 @@ async fn finish(
     let (id, vpc) = (row.id, row.vpc_id);
     let mut acl = show_one(&mut tx, row, Some(applied)).await?;
     let entry = Entry::new(action, id).detail(detail).vpc(vpc).event(
-        "network_acl",
+        Watched::NetworkAcl,
         id,
         Some("available"),
         Some("available"),

@@ -12,6 +12,7 @@ use gon_api::network_interfaces::{
 };
 use gon_api::page::{NoQuery, Page, Wait};
 use gon_core::ipam;
+use gon_store::events::Watched;
 use gon_store::journal::Entry;
 use gon_store::network_interfaces::{
     self as interfaces, Attachment, Change, Filter, NetworkInterfaceRow, NewInterface,
@@ -255,7 +256,7 @@ pub async fn create(
     let interface = with_applied(show(row), applied);
     let entry = Entry::new("CreateNetworkInterface", new.id)
         .detail(serde_json::json!({ "subnet_id": interface.subnet_id, "private_ip": private_ip }))
-        .event("network_interface", new.id, None, Some("available"));
+        .event(Watched::NetworkInterface, new.id, None, Some("available"));
     cx.commit(tx, entry, &interface).await?;
     Ok(interface)
 }
@@ -459,7 +460,7 @@ pub async fn delete(cx: Cx, One(id): One<Kind>, _: NoQuery, (): ()) -> Result<()
         Err(error) => return Cx::found(Err(error), &id),
     }
     let entry = Entry::new("DeleteNetworkInterface", row.id).event(
-        "network_interface",
+        Watched::NetworkInterface,
         row.id,
         Some("available"),
         None,
@@ -483,13 +484,13 @@ async fn finish(
     let was = if before.instance_id.is_some() { "in-use" } else { "available" };
     let interface = with_applied(show(row), applied);
     let mut entry = Entry::new(action, id).detail(detail).vpc(vpc).event(
-        "network_interface",
+        Watched::NetworkInterface,
         id,
         Some(was),
         Some(&interface.status),
     );
     for instance in instances {
-        entry = entry.event("instance", instance, None, None);
+        entry = entry.event(Watched::Instance, instance, None, None);
         if moved {
             entry = entry.instance(instance);
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use gon_api::nodes::{DrainNode, ListNodes, Node, RemoveNode, Resources};
 use gon_api::page::{NoQuery, Page};
+use gon_store::events::Watched;
 use gon_store::journal::Entry;
 use gon_store::node_views::{self, NodeViewRow};
 use gon_store::operations::{self, Opening};
@@ -107,7 +108,7 @@ pub async fn cordon(cx: Cx, One(id): One<Kind>, _: NoQuery, (): ()) -> Result<No
     let mut tx = cx.begin().await?;
     let row = lock(&mut tx, &id).await?;
     nodes::set_cordoned(&mut tx, row.id, true).await?;
-    let entry = Entry::new("CordonNode", row.id).event("node", row.id, Some(&row.state), None);
+    let entry = Entry::new("CordonNode", row.id).event(Watched::Node, row.id, Some(&row.state), None);
     finish(&cx, tx, row.id, entry).await
 }
 
@@ -117,7 +118,7 @@ pub async fn uncordon(cx: Cx, One(id): One<Kind>, _: NoQuery, (): ()) -> Result<
     let row = lock(&mut tx, &id).await?;
     nodes::set_cordoned(&mut tx, row.id, false).await?;
     operations::cancel(&mut tx, &[row.id], "the node was uncordoned").await?;
-    let entry = Entry::new("UncordonNode", row.id).event("node", row.id, Some(&row.state), None);
+    let entry = Entry::new("UncordonNode", row.id).event(Watched::Node, row.id, Some(&row.state), None);
     finish(&cx, tx, row.id, entry).await
 }
 
@@ -144,7 +145,7 @@ pub async fn drain(
     };
     let entry = Entry::new("DrainNode", row.id)
         .detail(parameters)
-        .event("node", row.id, Some(&row.state), Some("draining"))
+        .event(Watched::Node, row.id, Some(&row.state), Some("draining"))
         .operation(operation);
     finish(&cx, tx, row.id, entry).await
 }
@@ -185,6 +186,6 @@ pub async fn remove(cx: Cx, One(id): One<Kind>, query: RemoveNode, (): ()) -> Re
     let revoked = gon_store::certificates::revoke_name(&mut tx, &row.name, "the node was removed").await?;
     let entry = Entry::new("RemoveNode", row.id)
         .detail(json!({ "force": force, "instances": occupants.len(), "certificates": revoked }))
-        .event("node", row.id, Some(&row.state), Some("removed"));
+        .event(Watched::Node, row.id, Some(&row.state), Some("removed"));
     finish(&cx, tx, row.id, entry).await
 }

@@ -3,11 +3,12 @@
 use gon_api::operations::{ListOperations, Operation};
 use gon_api::page::{NoQuery, Page};
 use gon_core::authz::Role;
+use gon_store::events::Watched;
 use gon_store::journal::Entry;
 use gon_store::nodes;
 use gon_store::operations::{self, Filter, Opening, OperationRow};
 use gon_store::reference::Ref;
-use gon_types::id::{InstanceId, NodeId, OperationId};
+use gon_types::id::OperationId;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -52,10 +53,10 @@ fn show(row: OperationRow) -> Operation {
         uuid: row.id,
         action: row.action,
         state: row.state,
-        resource_id: match row.resource.as_str() {
-            "node" => NodeId::from_uuid(row.resource_id).to_string(),
-            _ => InstanceId::from_uuid(row.resource_id).to_string(),
-        },
+        resource_id: row
+            .resource
+            .parse::<Watched>()
+            .map_or_else(|_| row.resource_id.to_string(), |kind| kind.shown(row.resource_id)),
         resource: row.resource,
         progress: row.progress,
         error: row.last_error,
@@ -142,8 +143,8 @@ pub async fn cancel(cx: Cx, One(id): One<Kind>, _: NoQuery, (): ()) -> Result<Op
     nodes::end_draining(&mut tx, node.id).await?;
     let operation = show(operations::get(&mut tx, cx.account(), &row.id.into()).await?);
     let entry = Entry::new("CancelOperation", row.id)
-        .event("operation", row.id, Some(&row.state), Some("cancelled"))
-        .event("node", node.id, Some(&node.state), None);
+        .event(Watched::Operation, row.id, Some(&row.state), Some("cancelled"))
+        .event(Watched::Node, node.id, Some(&node.state), None);
     cx.commit(tx, entry, &operation).await?;
     Ok(operation)
 }

@@ -7,6 +7,7 @@ use gon_api::page::{NoQuery, Page, Wait};
 use gon_api::prefix_lists::{
     CreatePrefixList, ListPrefixLists, PrefixList, PrefixListEntry, UpdatePrefixList,
 };
+use gon_store::events::Watched;
 use gon_store::journal::Entry;
 use gon_store::prefix_lists::{self as lists, PrefixListRow};
 use gon_store::reference::Ref;
@@ -99,7 +100,7 @@ pub async fn create(cx: Cx, (): (), wait: Wait, Json(body): Json<CreatePrefixLis
     list.applied = Some(Applied { generation: list.version, nodes: 0, acked: 0 });
     let entry = Entry::new("CreateManagedPrefixList", id.uuid())
         .detail(serde_json::json!({ "name": name, "max_entries": max_entries, "entries": list.entries }))
-        .event("prefix_list", id.uuid(), None, Some("available"));
+        .event(Watched::PrefixList, id.uuid(), None, Some("available"));
     cx.commit(tx, entry, &list).await?;
     Ok(list)
 }
@@ -203,7 +204,7 @@ async fn finish(
     until: Option<Until>,
 ) -> Result<PrefixList> {
     let mut entry = Entry::new("ModifyManagedPrefixList", id).detail(detail).event(
-        "prefix_list",
+        Watched::PrefixList,
         id,
         Some("available"),
         Some("available"),
@@ -265,7 +266,11 @@ pub async fn delete(cx: Cx, One(id): One<Kind>, _: NoQuery, (): ()) -> Result<()
             groups.chain(tables).collect(),
         ));
     }
-    let entry =
-        Entry::new("DeleteManagedPrefixList", row.id).event("prefix_list", row.id, Some("available"), None);
+    let entry = Entry::new("DeleteManagedPrefixList", row.id).event(
+        Watched::PrefixList,
+        row.id,
+        Some("available"),
+        None,
+    );
     cx.commit(tx, entry, &()).await
 }

@@ -9,6 +9,7 @@ use gon_api::route_tables::{
     ReplaceRouteTableAssociation, Route, RouteTable, RouteTableAssociation, UpdateRouteTable,
 };
 use gon_core::route::destination;
+use gon_store::events::Watched;
 use gon_store::journal::Entry;
 use gon_store::reference::Ref;
 use gon_store::route_tables::{self as tables, Association, Destination, Filter, RouteTableRow, Target};
@@ -122,7 +123,7 @@ pub async fn create(cx: Cx, (): (), _: NoQuery, Json(body): Json<CreateRouteTabl
     let table = show_one(&mut tx, row, Some(applied)).await?;
     let entry = Entry::new("CreateRouteTable", id.uuid())
         .detail(serde_json::json!({ "name": name, "vpc_id": table.vpc_id }))
-        .event("route_table", id.uuid(), None, Some("available"));
+        .event(Watched::RouteTable, id.uuid(), None, Some("available"));
     cx.commit(tx, entry, &table).await?;
     Ok(table)
 }
@@ -175,7 +176,7 @@ pub async fn update(
     let id = row.id;
     let table = show_one(&mut tx, row, None).await?;
     let entry = Entry::new("ModifyRouteTable", id).detail(serde_json::json!({ "name": name })).event(
-        "route_table",
+        Watched::RouteTable,
         id,
         Some("available"),
         Some("available"),
@@ -203,7 +204,8 @@ pub async fn delete(cx: Cx, One(id): One<Kind>, _: NoQuery, (): ()) -> Result<()
         ));
     }
     tables::delete(&mut tx, cx.account(), row.id).await?;
-    let entry = Entry::new("DeleteRouteTable", row.id).event("route_table", row.id, Some("available"), None);
+    let entry =
+        Entry::new("DeleteRouteTable", row.id).event(Watched::RouteTable, row.id, Some("available"), None);
     cx.commit(tx, entry, &()).await
 }
 
@@ -476,7 +478,7 @@ async fn finish(
     let applied = show_applied(vpcs::bump(&mut tx, vpc).await?);
     let mut table = show_one(&mut tx, row, Some(applied)).await?;
     let entry = Entry::new(action, id).detail(detail).vpc(vpc).event(
-        "route_table",
+        Watched::RouteTable,
         id,
         Some("available"),
         Some("available"),

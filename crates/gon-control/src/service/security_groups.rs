@@ -9,6 +9,7 @@ use gon_api::security_groups::{
     UpdateSecurityGroup,
 };
 use gon_core::security_group::{Peer, RuleText, check_name, rule};
+use gon_store::events::Watched;
 use gon_store::journal::Entry;
 use gon_store::reference::Ref;
 use gon_store::security_groups::{self as groups, Filter, NewRule, RuleRow, SecurityGroupRow};
@@ -113,7 +114,7 @@ pub async fn create(
     let group = show_one(&mut tx, row, Some(applied)).await?;
     let entry = Entry::new("CreateSecurityGroup", id.uuid())
         .detail(serde_json::json!({ "name": body.name, "vpc_id": group.vpc_id }))
-        .event("security_group", id.uuid(), None, Some("available"));
+        .event(Watched::SecurityGroup, id.uuid(), None, Some("available"));
     cx.commit(tx, entry, &group).await?;
     Ok(group)
 }
@@ -192,7 +193,12 @@ pub async fn update(
 }
 
 fn entry(action: &'static str, group: Uuid, vpc: Uuid) -> Entry {
-    Entry::new(action, group).vpc(vpc).event("security_group", group, Some("available"), Some("available"))
+    Entry::new(action, group).vpc(vpc).event(
+        Watched::SecurityGroup,
+        group,
+        Some("available"),
+        Some("available"),
+    )
 }
 
 /// Deletes a group that is not the default one, that nobody is in and no other group's rules name.
@@ -218,8 +224,12 @@ pub async fn delete(cx: Cx, One(id): One<Kind>, _: NoQuery, (): ()) -> Result<()
             blockers.into_iter().map(|(kind, id)| shown_blocker(&kind, id)).collect(),
         ));
     }
-    let entry =
-        Entry::new("DeleteSecurityGroup", row.id).event("security_group", row.id, Some("available"), None);
+    let entry = Entry::new("DeleteSecurityGroup", row.id).event(
+        Watched::SecurityGroup,
+        row.id,
+        Some("available"),
+        None,
+    );
     cx.commit(tx, entry, &()).await
 }
 

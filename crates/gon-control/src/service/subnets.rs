@@ -4,6 +4,7 @@ use gon_api::Applied;
 use gon_api::page::{NoQuery, Page, Wait};
 use gon_api::subnets::{CreateSubnet, ListSubnets, ListVpcSubnets, Subnet, UpdateSubnet};
 use gon_core::subnet::{BlockError, block, usable};
+use gon_store::events::Watched;
 use gon_store::journal::Entry;
 use gon_store::reference::Ref;
 use gon_store::subnets::{self, Filter, NewSubnet, SubnetRow};
@@ -103,7 +104,7 @@ pub async fn create(
     let entry = Entry::new("CreateSubnet", new.id)
         .detail(serde_json::json!({ "name": name, "cidr_block": cidr_block, "vpc_id": subnet.vpc_id }))
         .vpc(vpc.id)
-        .event("subnet", new.id, None, Some("available"));
+        .event(Watched::Subnet, new.id, None, Some("available"));
     cx.commit(tx, entry, &subnet).await?;
     let applied = cx.settle(vpc.id, applied, until).await?;
     Ok(with_applied(subnet, applied))
@@ -186,7 +187,7 @@ pub async fn update(
     let subnet = show(subnets::get(&mut tx, cx.account(), &row.id.into()).await?);
     let entry = Entry::new("ModifySubnetAttribute", row.id)
         .detail(serde_json::json!({ "name": name, "map_public_ip_on_launch": body.map_public_ip_on_launch }))
-        .event("subnet", row.id, Some("available"), Some("available"));
+        .event(Watched::Subnet, row.id, Some("available"), Some("available"));
     cx.commit(tx, entry, &subnet).await?;
     Ok(subnet)
 }
@@ -208,7 +209,11 @@ pub async fn delete(cx: Cx, One(id): One<Kind>, _: NoQuery, (): ()) -> Result<()
         ));
     }
     vpcs::bump(&mut tx, row.vpc_id).await?;
-    let entry =
-        Entry::new("DeleteSubnet", row.id).vpc(row.vpc_id).event("subnet", row.id, Some("available"), None);
+    let entry = Entry::new("DeleteSubnet", row.id).vpc(row.vpc_id).event(
+        Watched::Subnet,
+        row.id,
+        Some("available"),
+        None,
+    );
     cx.commit(tx, entry, &()).await
 }

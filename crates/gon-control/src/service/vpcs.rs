@@ -4,6 +4,7 @@ use gon_api::page::{NoQuery, Page, Wait};
 use gon_api::vpcs::{AssociateVpcCidrBlock, CreateVpc, ListVpcs, UpdateVpc, Vpc, VpcCidrBlockAssociation};
 use gon_core::vpc::{BlockError, block, may_join};
 use gon_store::Change;
+use gon_store::events::Watched;
 use gon_store::journal::Entry;
 use gon_store::reference::Ref;
 use gon_store::vpcs::{self, Filter, NewIds, VpcRow};
@@ -152,7 +153,7 @@ pub async fn update(cx: Cx, One(id): One<Kind>, _: NoQuery, Json(body): Json<Upd
     }
     let vpc = show(vpcs::get(&mut tx, cx.account(), &head.id.into()).await?);
     let entry = Entry::new("ModifyVpc", head.id).detail(serde_json::json!({ "name": name })).event(
-        "vpc",
+        Watched::Vpc,
         head.id,
         Some("available"),
         Some("available"),
@@ -178,7 +179,8 @@ pub async fn delete(cx: Cx, One(id): One<Kind>, _: NoQuery, (): ()) -> Result<()
             blockers.into_iter().map(|(kind, id)| shown_blocker(&kind, id)).collect(),
         ));
     }
-    let entry = Entry::new("DeleteVpc", head.id).vpc(head.id).event("vpc", head.id, Some("available"), None);
+    let entry =
+        Entry::new("DeleteVpc", head.id).vpc(head.id).event(Watched::Vpc, head.id, Some("available"), None);
     cx.commit(tx, entry, &()).await
 }
 
@@ -267,7 +269,7 @@ async fn finish_blocks(
     let applied = show_applied(vpcs::bump(&mut tx, vpc).await?);
     let mut shown = show(vpcs::get(&mut tx, cx.account(), &vpc.into()).await?);
     let entry = Entry::new(action, vpc).detail(detail).vpc(vpc).event(
-        "vpc",
+        Watched::Vpc,
         vpc,
         Some("available"),
         Some("available"),

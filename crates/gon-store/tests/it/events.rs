@@ -1,7 +1,7 @@
 //! Events are read in an order that skips nothing.
 
 use gon_store::Conn;
-use gon_store::events::{EventRow, Position, after, is_pending, now};
+use gon_store::events::{EventRow, Position, Watched, after, is_pending, now};
 use gon_store::journal::{Author, Entry, write};
 use gon_testkit::TestDatabase;
 use uuid::Uuid;
@@ -23,7 +23,7 @@ async fn author(database: &TestDatabase) -> Author {
 }
 
 fn entry(id: u128) -> Entry {
-    Entry::new("Test", Uuid::from_u128(id)).event("vpc", Uuid::from_u128(id), None, Some("available"))
+    Entry::new("Test", Uuid::from_u128(id)).event(Watched::Vpc, Uuid::from_u128(id), None, Some("available"))
 }
 
 /// Two events, as soon as no transaction of the cluster is older: other tests have theirs.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::http::Method;
 use futures_util::{SinkExt, StreamExt};
+use gon_store::events::Watched;
 use gon_tls::{Limits, serve};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -86,6 +87,55 @@ async fn changes_reach_those_who_watch_their_account() {
 }
 
 #[tokio::test]
+async fn events_name_everything_as_people_do() {
+    let api = Api::furnished().await;
+    let (address, _stop) = listen(&api, Limits::default()).await;
+    let mut socket = connect(address).await;
+    say(&mut socket, json!({ "type": "auth", "token": api.admin.token })).await;
+    assert_eq!(next(&mut socket).await["type"], "ready");
+    let vpc = api.vpc("10.0.0.0/16").await;
+    assert_eq!(next(&mut socket).await["id"], vpc["id"]);
+    let subnet = api.subnet(id(&vpc), "10.0.1.0/24").await;
+    assert_eq!(next(&mut socket).await["id"], subnet["id"]);
+    let (in_vpc, in_subnet) =
+        (json!({ "vpc_id": id(&vpc), "name": "x" }), json!({ "subnet_id": id(&subnet) }));
+    for (resource, path, body) in [
+        ("network_interface", "/network-interfaces", in_subnet),
+        ("network_acl", "/network-acls", in_vpc.clone()),
+        ("prefix_list", "/prefix-lists", json!({ "name": "x", "max_entries": 1 })),
+        ("security_group", "/security-groups", in_vpc.clone()),
+        ("route_table", "/route-tables", in_vpc),
+        ("internet_gateway", "/internet-gateways", json!({})),
+        ("address", "/addresses", json!({})),
+        ("key_pair", "/key-pairs", json!({ "name": "x" })),
+    ] {
+        let made = api.post(path, body).await.ok();
+        let event = next(&mut socket).await;
+        assert_eq!((&event["resource"], &event["id"]), (&json!(resource), &made["id"]), "{path}");
+    }
+    // And whatever else has events.
+    let author = gon_store::journal::Author {
+        account: api.admin.account,
+        user: api.admin.id,
+        name: "admin".to_owned(),
+        request_id: "req-0".to_owned(),
+        source_ip: None,
+    };
+    for kind in Watched::ALL {
+        let thing = uuid::Uuid::now_v7();
+        let entry = gon_store::journal::Entry::new("Test", thing).event(*kind, thing, None, None);
+        let mut tx = api.database.store.begin().await.unwrap();
+        gon_store::journal::write(&mut tx, &author, &entry, None).await.unwrap();
+        gon_store::commit(tx).await.unwrap();
+        let event = next(&mut socket).await;
+        let shown = event["id"].as_str().unwrap();
+        assert_eq!((&event["resource"], shown), (&json!(kind.word()), kind.shown(thing).as_str()));
+        let (prefix, rest) = shown.rsplit_once('-').unwrap();
+        assert!(!prefix.contains('-') && thing.simple().to_string().ends_with(rest), "{shown}");
+    }
+}
+
+#[tokio::test]
 async fn events_of_slow_transactions_come_late_not_never() {
     let api = Api::furnished().await;
     let (address, _stop) = listen(&api, Limits::default()).await;
@@ -101,7 +151,7 @@ async fn events_of_slow_transactions_come_late_not_never() {
         source_ip: None,
     };
     let entry = gon_store::journal::Entry::new("Slow", uuid::Uuid::nil()).event(
-        "key_pair",
+        Watched::KeyPair,
         uuid::Uuid::nil(),
         None,
         None,
