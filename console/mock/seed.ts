@@ -106,6 +106,7 @@ function vpc(name: string, cidr_block: string): Vpc {
     state: 'available',
     main_route_table_id: mintId('rtb').id,
     default_security_group_id: mintId('sg').id,
+    default_network_acl_id: mintId('acl').id,
     generation: 1,
     applied: APPLIED,
     created_at: LONG_AGO,
@@ -128,6 +129,7 @@ function subnet(
     availability_zone: zone,
     subnet_type,
     route_table_id: of.main_route_table_id,
+    network_acl_id: of.default_network_acl_id,
     map_public_ip_on_launch: subnet_type === 'public',
     available_ip_address_count: 251,
     default_for_az: false,
@@ -241,8 +243,12 @@ function acl(of: Vpc, name: string, isDefault: boolean, subnets: Subnet[], own: 
     ...(isDefault ? [entry([direction, 100, 'allow', 'all', 'all', '0.0.0.0/0'])] : []),
     entry([direction, 32_767, 'deny', 'all', 'all', '0.0.0.0/0']),
   ];
+  const identity = isDefault ? { ...mintId('acl'), id: of.default_network_acl_id } : mintId('acl');
+  for (const subnet of subnets) {
+    subnet.network_acl_id = identity.id;
+  }
   return {
-    ...mintId('acl'),
+    ...identity,
     vpc_id: of.id,
     name,
     is_default: isDefault,

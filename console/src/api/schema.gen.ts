@@ -2549,6 +2549,8 @@ export interface components {
             map_public_ip_on_launch: boolean;
             /** @description Its name. */
             name: string;
+            /** @description The network ACL it is associated with. */
+            network_acl_id: string;
             /** @description The effective route table. */
             route_table_id: string;
             /** @description `public` when its effective route table leads to an attached internet gateway, `private` otherwise. */
@@ -2720,6 +2722,8 @@ export interface components {
              * @description When it was made.
              */
             created_at: string;
+            /** @description The network ACL of subnets that no other is associated with. */
+            default_network_acl_id: string;
             /** @description The group of instances that name none. */
             default_security_group_id: string;
             /**

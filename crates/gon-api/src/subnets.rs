@@ -50,6 +50,8 @@ pub struct Subnet {
     pub subnet_type: String,
     /// The effective route table.
     pub route_table_id: String,
+    /// The network ACL it is associated with.
+    pub network_acl_id: String,
     /// Whether launches get a public address unless they say otherwise.
     pub map_public_ip_on_launch: bool,
     /// Whether launches that name no subnet may go into it.

@@ -67,6 +67,8 @@ pub struct Vpc {
     pub main_route_table_id: String,
     /// The group of instances that name none.
     pub default_security_group_id: String,
+    /// The network ACL of subnets that no other is associated with.
+    pub default_network_acl_id: String,
     /// Counts every change its packets depend on.
     pub generation: i64,
     /// How far that generation has come.

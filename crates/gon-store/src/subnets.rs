@@ -28,6 +28,8 @@ pub struct SubnetRow {
     pub default_for_az: bool,
     /// The effective route table.
     pub route_table_id: Uuid,
+    /// The network ACL it is associated with.
+    pub network_acl_id: Uuid,
     /// Addresses in use.
     pub used: i64,
     /// Whether the effective route table leads to an attached internet gateway.
@@ -41,7 +43,7 @@ pub struct SubnetRow {
 macro_rules! view {
     () => {
         "select s.id, s.vpc_id, s.name, s.cidr_block, s.availability_zone, s.map_public_ip_on_launch,
-           s.default_for_az, e.route_table_id,
+           s.default_for_az, e.route_table_id, c.network_acl_id,
            (select count(*) from interface_addresses a where a.subnet_id = s.id and a.deleted_at is null) as used,
            exists (select from routes r
                    join internet_gateways g on g.id = r.internet_gateway_id and g.vpc_id = s.vpc_id
@@ -51,7 +53,7 @@ macro_rules! view {
                        select from prefix_list_entries p where p.prefix_list_id = r.destination_prefix_list_id))
                   ) as public,
            s.created_at, s.updated_at
-         from subnets s cross join lateral (
+         from subnets s join network_acl_associations c on c.subnet_id = s.id cross join lateral (
            select coalesce(
              (select a.route_table_id from route_table_associations a where a.subnet_id = s.id),
              (select m.id from route_tables m where m.vpc_id = s.vpc_id and m.is_main and m.deleted_at is null)

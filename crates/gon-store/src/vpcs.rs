@@ -38,6 +38,8 @@ pub struct VpcRow {
     pub main_route_table_id: Uuid,
     /// Its default group.
     pub default_security_group_id: Uuid,
+    /// Its default network ACL.
+    pub default_network_acl_id: Uuid,
     /// When it was made.
     pub created_at: OffsetDateTime,
     /// When it last changed.
@@ -95,10 +97,12 @@ macro_rules! view {
                      where b.vpc_id = v.id and b.deleted_at is null order by b.slot) as blocks,
                array(select b.id from vpc_cidr_blocks b
                      where b.vpc_id = v.id and b.deleted_at is null order by b.slot) as block_ids, v.state::text as state, v.generation, p.nodes, p.acked,
-               t.id as main_route_table_id, g.id as default_security_group_id, v.created_at, v.updated_at
+               t.id as main_route_table_id, g.id as default_security_group_id, c.id as default_network_acl_id,
+               v.created_at, v.updated_at
              from vpcs v
                join route_tables t on t.vpc_id = v.id and t.is_main and t.deleted_at is null
                join security_groups g on g.vpc_id = v.id and g.is_default and g.deleted_at is null
+               join network_acls c on c.vpc_id = v.id and c.is_default and c.deleted_at is null
                cross join lateral ",
             applied_from!(),
             " p "
@@ -122,7 +126,8 @@ pub struct NewIds {
 }
 
 /// Creates a VPC with its main route table, its default group and that group's two rules, rings, and records it: one
-/// statement, so one round trip. Returns when it was made.
+/// statement, so one round trip. Returns when it was made. Its first block and its default network ACL come with it, under
+/// its number.
 pub async fn create(
     conn: &mut Conn,
     author: &Author,

@@ -9,7 +9,7 @@ use gon_store::journal::Entry;
 use gon_store::reference::Ref;
 use gon_store::subnets::{self, Filter, NewSubnet, SubnetRow};
 use gon_store::{StoreError, vpcs};
-use gon_types::id::{RouteTableId, SubnetId, VpcId};
+use gon_types::id::{NetworkAclId, RouteTableId, SubnetId, VpcId};
 use uuid::Uuid;
 
 use super::cx::show_applied;
@@ -32,6 +32,7 @@ pub fn show(row: SubnetRow) -> Subnet {
         availability_zone: row.availability_zone,
         subnet_type: if row.public { "public" } else { "private" }.to_owned(),
         route_table_id: RouteTableId::from_uuid(row.route_table_id).to_string(),
+        network_acl_id: NetworkAclId::from_uuid(row.network_acl_id).to_string(),
         map_public_ip_on_launch: row.map_public_ip_on_launch,
         default_for_az: row.default_for_az,
         available_ip_address_count: i64::from(usable(row.cidr_block.0)) - row.used,

@@ -8,7 +8,7 @@ use gon_store::events::Watched;
 use gon_store::journal::Entry;
 use gon_store::reference::Ref;
 use gon_store::vpcs::{self, Filter, NewIds, VpcRow};
-use gon_types::id::{RouteTableId, SecurityGroupId, SubnetId, VpcCidrBlockId, VpcId};
+use gon_types::id::{NetworkAclId, RouteTableId, SecurityGroupId, SubnetId, VpcCidrBlockId, VpcId};
 use gon_types::net::parse_cidr;
 use ipnet::Ipv4Net;
 use uuid::Uuid;
@@ -43,6 +43,7 @@ pub fn show(row: VpcRow) -> Vpc {
         state: row.state,
         main_route_table_id: RouteTableId::from_uuid(row.main_route_table_id).to_string(),
         default_security_group_id: SecurityGroupId::from_uuid(row.default_security_group_id).to_string(),
+        default_network_acl_id: NetworkAclId::from_uuid(row.default_network_acl_id).to_string(),
         generation: row.generation,
         applied: gon_api::Applied { generation: row.generation, nodes: row.nodes, acked: row.acked },
         created_at: row.created_at,
@@ -76,12 +77,13 @@ pub async fn create(cx: Cx, (): (), wait: Wait, Json(body): Json<CreateVpc>) -> 
         uuid: ids.vpc,
         name: name.clone(),
         cidr_block: cidr.to_string(),
-        // The first block comes with the VPC, and under its number.
+        // The first block comes with the VPC, and under its number; so does the default network ACL.
         cidr_block_associations: vec![show_block(ids.vpc, cidr, true)],
         is_default: false,
         state: "available".to_owned(),
         main_route_table_id: RouteTableId::from_uuid(ids.main_route_table).to_string(),
         default_security_group_id: SecurityGroupId::from_uuid(ids.default_group).to_string(),
+        default_network_acl_id: NetworkAclId::from_uuid(ids.vpc).to_string(),
         generation: 1,
         applied: gon_api::Applied { generation: 1, nodes: 0, acked: 0 },
         created_at,

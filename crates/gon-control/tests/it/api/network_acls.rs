@@ -163,6 +163,7 @@ async fn a_subnet_has_exactly_one_acl_at_any_time() {
     let vpc = api.vpc("10.0.0.0/16").await;
     let subnet = api.subnet(id(&vpc), "10.0.1.0/24").await;
     let default = acl_of(&api, &format!("subnet_id={}", id(&subnet))).await;
+    assert_eq!((&subnet["network_acl_id"], &vpc["default_network_acl_id"]), (&default["id"], &default["id"]));
     let first = default["associations"][0]["id"].as_str().unwrap().to_owned();
     let own = api.post("/network-acls", json!({ "vpc_id": id(&vpc), "name": "own" })).await.ok();
     let path = format!("/network-acls/{}", id(&own));
@@ -173,6 +174,9 @@ async fn a_subnet_has_exactly_one_acl_at_any_time() {
     assert_ne!(first, second, "replacing gives a new association");
     assert_eq!(api.get(&format!("/network-acls/{}", id(&default))).await.ok()["associations"], json!([]));
     assert_eq!(acl_of(&api, &format!("subnet_id={}", id(&subnet))).await["id"], own["id"]);
+    assert_eq!(api.get(&format!("/subnets/{}", id(&subnet))).await.ok()["network_acl_id"], own["id"]);
+    let listed = api.get(&format!("/vpcs/{}/subnets", id(&vpc))).await.ok();
+    assert_eq!(listed["items"][0]["network_acl_id"], own["id"]);
 
     // In use: it stays.
     let refused = api.delete(&path).await;

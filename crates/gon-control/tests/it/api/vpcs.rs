@@ -21,6 +21,13 @@ async fn a_vpc_comes_with_its_table_and_group() {
     let group = &groups["items"][0];
     assert_eq!((&group["name"], &group["is_default"]), (&json!("default"), &json!(true)));
     assert_eq!(group["id"], vpc["default_security_group_id"]);
+    let acls = api.get(&format!("/network-acls?vpc_id={}", id(&vpc))).await.ok();
+    assert_eq!(acls["items"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&acls["items"][0]["id"], &acls["items"][0]["is_default"]),
+        (&vpc["default_network_acl_id"], &json!(true))
+    );
+    assert_eq!(api.get(&format!("/vpcs/{}", id(&vpc))).await.ok(), vpc);
     let said: Vec<_> = group["rules"]
         .as_array()
         .unwrap()
