@@ -241,6 +241,20 @@ pub async fn head(conn: &mut Conn, account: Uuid, id: &Ref) -> Result<Head> {
     .await?)
 }
 
+/// Like [`head`], and nobody deletes it until the transaction ends: what is read of it next is there.
+pub async fn hold(tx: &mut Conn, account: Uuid, id: &Ref) -> Result<Head> {
+    Ok(sqlx::query_as(
+        "select id, cidr_block from vpcs
+         where id = coalesce($2, (select id from vpcs where short_id = $3)) and account_id = $1
+           and deleted_at is null for key share",
+    )
+    .bind(account)
+    .bind(id.whole)
+    .bind(&id.short)
+    .fetch_one(tx)
+    .await?)
+}
+
 /// The blocks of a VPC, the first one first.
 pub async fn blocks(conn: &mut Conn, vpc: Uuid) -> Result<Vec<BlockRow>> {
     Ok(sqlx::query_as(

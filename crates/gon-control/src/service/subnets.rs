@@ -78,7 +78,8 @@ pub async fn create(
     let until = cx.until_applied(&wait)?;
     let name = parse::name("name", &body.name)?;
     let mut tx = cx.begin().await?;
-    let vpc = Cx::found(vpcs::head(&mut tx, cx.account(), &Ref::from(&vpc_id)).await, &vpc_id)?;
+    // Held: one that is deleted meanwhile would have no blocks, and the subnet would lie outside of them.
+    let vpc = Cx::found(vpcs::hold(&mut tx, cx.account(), &Ref::from(&vpc_id)).await, &vpc_id)?;
     let blocks: Vec<_> =
         vpcs::blocks(&mut tx, vpc.id).await?.into_iter().map(|row| row.cidr_block.0).collect();
     let (cidr_block, vpc_cidr) = block(&body.cidr_block, &blocks).map_err(|error| {

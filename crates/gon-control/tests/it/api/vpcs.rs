@@ -175,3 +175,23 @@ async fn creating_a_subnet_races_deleting_its_vpc_and_one_wins() {
         0
     );
 }
+
+/// Between two looks at a VPC it is not deleted, so that nobody takes it for one without blocks.
+#[tokio::test]
+async fn a_vpc_that_is_held_is_deleted_afterwards() {
+    let api = Api::new().await;
+    let vpc = api.vpc("10.0.0.0/16").await;
+    let (path, whole) =
+        (format!("/vpcs/{}", id(&vpc)), vpc["uuid"].as_str().unwrap().parse::<uuid::Uuid>().unwrap());
+    let mut tx = api.database.store.begin().await.unwrap();
+    let held = gon_store::vpcs::hold(&mut tx, api.admin.account, &whole.into()).await.unwrap();
+    let (deleted, blocks) = tokio::join!(api.delete(&path), async {
+        tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+        let blocks = gon_store::vpcs::blocks(&mut tx, held.id).await.unwrap();
+        gon_store::commit(tx).await.unwrap();
+        blocks
+    });
+    assert_eq!((deleted.status.as_u16(), blocks.len()), (204, 1));
+    let body = json!({ "name": "s", "cidr_block": "10.0.1.0/24" });
+    assert_eq!(api.post(&format!("{path}/subnets"), body).await.problem(), (404, "InvalidVpcID.NotFound"));
+}
