@@ -4,6 +4,7 @@ mod access;
 mod addresses;
 mod applied;
 mod auth;
+mod auto_recover;
 mod bad_input;
 mod cloud;
 mod harness;
