@@ -80,6 +80,12 @@ pub struct Published<D> {
 }
 
 impl<D: NodeDocument> Published<D> {
+    /// What it says, without its stamp.
+    #[must_use]
+    pub const fn content(&self) -> &D {
+        &self.content
+    }
+
     /// What is sent to one that speaks `format`.
     fn body_in(&self, format: u32) -> Result<Bytes, serde_json::Error> {
         if format == gon_proto::FORMAT {
@@ -142,9 +148,11 @@ impl<D: NodeDocument> Documents<D> {
             Ok(version) => version,
             Err(in_force) => return Ok((in_force, false)),
         };
-        let mut stamped = content.clone();
-        stamped.stamp(version, mass_change_ok);
-        let body = Bytes::from(serde_json::to_vec(&stamped)?);
+        let mut content = content;
+        content.stamp(version, mass_change_ok);
+        let body = serde_json::to_vec(&content).map(Bytes::from);
+        content.stamp(DocumentVersion::default(), false);
+        let body = body?;
         slot.send_replace(Some(Arc::new(Published { version, body, mass_change_ok, content })));
         Ok((version, true))
     }

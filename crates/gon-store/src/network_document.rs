@@ -142,6 +142,17 @@ pub struct VpcRow {
     pub internet_gateway_id: Option<Uuid>,
 }
 
+/// How far the changes of a VPC have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+pub struct StandRow {
+    /// The VPC.
+    pub id: Uuid,
+    /// Its generation.
+    pub generation: i64,
+    /// The last one that changed anything but rules.
+    pub shape_generation: i64,
+}
+
 /// A subnet.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
 pub struct SubnetRow {
@@ -350,18 +361,7 @@ pub async fn read(store: &Store, node: Uuid) -> Result<NodeNetworkRows> {
     let mut groups: Vec<Uuid> = rows.ports.iter().flat_map(|p| p.groups.iter().copied()).collect();
     groups.sort_unstable();
     groups.dedup();
-    rows.rules = sqlx::query_as(
-        // A rule with a prefix list is a rule for each of its blocks.
-        "select r.id, r.security_group_id, r.direction::text as direction, r.protocol::text as protocol,
-           lower(r.port_range) as first_port, upper(r.port_range) - 1 as last_port, r.icmp_type, r.icmp_code,
-           coalesce(r.peer_cidr, e.cidr) as peer_cidr, r.peer_group_id
-         from security_group_rules r left join prefix_list_entries e on e.prefix_list_id = r.peer_prefix_list_id
-         where r.security_group_id = any ($1) and (r.peer_prefix_list_id is null or e.cidr is not null)
-         order by r.id, e.cidr",
-    )
-    .bind(&groups)
-    .fetch_all(&mut *tx)
-    .await?;
+    rows.rules = rules_of(&mut tx, &groups).await?;
     groups.extend(rows.rules.iter().filter_map(|r| r.peer_group_id));
     groups.sort_unstable();
     groups.dedup();
@@ -401,6 +401,39 @@ pub async fn read(store: &Store, node: Uuid) -> Result<NodeNetworkRows> {
     // to the pool.
     drop(tx);
     Ok(rows)
+}
+
+async fn rules_of(conn: &mut Conn, groups: &[Uuid]) -> Result<Vec<RuleRow>> {
+    Ok(sqlx::query_as(
+        // A rule with a prefix list is a rule for each of its blocks.
+        "select r.id, r.security_group_id, r.direction::text as direction, r.protocol::text as protocol,
+           lower(r.port_range) as first_port, upper(r.port_range) - 1 as last_port, r.icmp_type, r.icmp_code,
+           coalesce(r.peer_cidr, e.cidr) as peer_cidr, r.peer_group_id
+         from security_group_rules r left join prefix_list_entries e on e.prefix_list_id = r.peer_prefix_list_id
+         where r.security_group_id = any ($1) and (r.peer_prefix_list_id is null or e.cidr is not null)
+         order by r.id, e.cidr",
+    )
+    .bind(groups)
+    .fetch_all(conn)
+    .await?)
+}
+
+/// The rules of `groups`, and how the VPCs stand, in one snapshot: all that has to be read anew where nothing else changed.
+pub async fn read_rules(
+    store: &Store,
+    vpcs: &[Uuid],
+    groups: &[Uuid],
+) -> Result<(Vec<StandRow>, Vec<RuleRow>)> {
+    let mut tx = store.snapshot().await?;
+    let stand =
+        sqlx::query_as("select id, generation, shape_generation from vpcs where id = any ($1) order by id")
+            .bind(vpcs)
+            .fetch_all(&mut *tx)
+            .await?;
+    let rules = rules_of(&mut tx, groups).await?;
+    // As in `read`.
+    drop(tx);
+    Ok((stand, rules))
 }
 
 /// Records where a node's end of the tunnels is and how much fits through; `None`: it has none any more. If that is news,

@@ -11,7 +11,7 @@ use gon_proto::{
     TUNNEL_OVERHEAD, VpcSpec,
 };
 use gon_store::network_acls::EntryRow;
-use gon_store::network_document::{NodeNetworkRows, PortRow, RouteRow, RuleRow};
+use gon_store::network_document::{NodeNetworkRows, PortRow, RouteRow, RuleRow, StandRow};
 use gon_store::{Result, StoreError};
 use gon_types::id::{
     AccountId, ImageId, InstanceId, InternetGatewayId, NetworkAclId, NetworkInterfaceId, NodeId, SubnetId,
@@ -100,10 +100,7 @@ pub fn document(node: NodeId, rows: NodeNetworkRows, settings: &NetworkSettings)
             source_dest_check: row.source_dest_check,
         });
     }
-    let mut rules: BTreeMap<Uuid, Vec<RuleSpec>> = BTreeMap::new();
-    for row in &rows.rules {
-        rules.entry(row.security_group_id).or_default().push(rule(row)?);
-    }
+    let mut rules = rules_by_group(&rows.rules)?;
     for row in rows.groups {
         document.groups.push(GroupSpec {
             id: gon_types::id::SecurityGroupId::from_uuid(row.id),
@@ -118,6 +115,56 @@ pub fn document(node: NodeId, rows: NodeNetworkRows, settings: &NetworkSettings)
         .map(|(id, address)| PeerSpec { node: NodeId::from_uuid(id), address })
         .collect();
     Ok(document)
+}
+
+fn rules_by_group(rows: &[RuleRow]) -> Result<BTreeMap<Uuid, Vec<RuleSpec>>> {
+    let mut rules: BTreeMap<Uuid, Vec<RuleSpec>> = BTreeMap::new();
+    for row in rows {
+        rules.entry(row.security_group_id).or_default().push(rule(row)?);
+    }
+    Ok(rules)
+}
+
+/// The groups that ports have: those whose rules are in the document.
+#[must_use]
+pub fn groups_of_ports(document: &NodeNetwork) -> Vec<Uuid> {
+    let groups: BTreeSet<Uuid> = document.ports.iter().flat_map(|p| &p.groups).map(|g| g.uuid()).collect();
+    groups.into_iter().collect()
+}
+
+/// The document with the rules as they are now; `None` if something else changed in its VPCs too, or a rule names a group
+/// that is not in it, or nothing at all changed that is counted.
+pub fn with_rules(
+    document: &NodeNetwork,
+    stand: &[StandRow],
+    rules: &[RuleRow],
+) -> Result<Option<NodeNetwork>> {
+    let mut newer = false;
+    for vpc in &document.vpcs {
+        let now = stand.iter().find(|row| row.id == vpc.id.uuid());
+        let Some(now) = now.filter(|now| now.shape_generation.unsigned_abs() <= vpc.generation) else {
+            return Ok(None);
+        };
+        newer |= now.generation.unsigned_abs() > vpc.generation;
+    }
+    let mut of_ports: BTreeMap<Uuid, Vec<RuleSpec>> =
+        groups_of_ports(document).into_iter().map(|group| (group, vec![])).collect();
+    of_ports.append(&mut rules_by_group(rules)?);
+    let named: BTreeSet<Uuid> = rules.iter().filter_map(|rule| rule.peer_group_id).collect();
+    if !newer || named.iter().any(|group| document.groups.iter().all(|g| g.id.uuid() != *group)) {
+        return Ok(None);
+    }
+    let mut next = document.clone();
+    for vpc in &mut next.vpcs {
+        let now = stand.iter().find(|row| row.id == vpc.id.uuid());
+        vpc.generation = now.map_or(vpc.generation, |now| now.generation.unsigned_abs());
+    }
+    // One that was only named, and is no longer, goes.
+    next.groups.retain(|group| of_ports.contains_key(&group.id.uuid()) || named.contains(&group.id.uuid()));
+    for group in &mut next.groups {
+        group.rules = of_ports.remove(&group.id.uuid()).unwrap_or_default();
+    }
+    Ok(Some(next))
 }
 
 /// What guests are told: the site's MTU, or what fits through a tunnel of the narrowest underlay. The same on every node, for

@@ -286,7 +286,7 @@ pub async fn add_rule(
         description: &description,
     };
     // The VPC's row first: of two rules that would be the sixtieth, one counts after the other is there.
-    let applied = show_applied(vpcs::bump(&mut tx, group.vpc_id).await?);
+    let applied = show_applied(vpcs::bump_rules(&mut tx, group.vpc_id).await?);
     let (count, created_at) = groups::add_rule(&mut tx, cx.account(), &new).await?;
     if count > MOST_RULES {
         return Err(Refusal::conflict(
@@ -346,7 +346,7 @@ pub async fn remove_rule(
         );
     };
     let (group_id, vpc) = (row.id, row.vpc_id);
-    let applied = show_applied(vpcs::bump(&mut tx, vpc).await?);
+    let applied = show_applied(vpcs::bump_rules(&mut tx, vpc).await?);
     let mut group = show_one(&mut tx, row, Some(applied)).await?;
     let detail = serde_json::json!({ "rule_id": SecurityGroupRuleId::from_uuid(rule).to_string() });
     cx.commit(tx, entry("RevokeSecurityGroup", group_id, vpc).detail(detail), &group).await?;

@@ -10,7 +10,7 @@ use gon_types::DocumentVersion;
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
 
-use crate::site::{Site, golden, id, n1};
+use crate::site::{Site, golden, id, n1, uuid};
 
 fn routers(site: &Site, name: &str) -> Router {
     documents::network_router(Arc::clone(&site.network))
@@ -67,6 +67,69 @@ async fn a_version_is_given_to_one_content_only() {
     site.sql("update vpcs set generation = generation + 1 where id = '00000000-0000-7000-8000-000000000102'")
         .await;
     assert_eq!(site.network.refresh(n1()).await.unwrap(), second);
+}
+
+/// What is read where only rules changed makes the document that everything read makes; and it is read only then.
+#[tokio::test]
+async fn rules_alone_are_read_alone() {
+    let site = Site::new().await;
+    let sql = async |statement: String| site.sql(statement.leak()).await;
+    let vpc = uuid(0x101);
+    let rule = |no: u64, group: u64, peer: &str| {
+        format!(
+            "insert into security_group_rules
+               (id, account_id, vpc_id, security_group_id, direction, protocol, port_range, peer_cidr, peer_group_id)
+             values ('{}', '{}', '{vpc}', '{}', 'inbound', 'tcp', '[{no},{no}]', {peer})",
+            uuid(0x6000 + no),
+            uuid(0xa1),
+            uuid(group),
+        )
+    };
+    let gone = |no: u64| format!("delete from security_group_rules where id = '{}'", uuid(0x6000 + no));
+    let group = |no: u64| format!("null, '{}'", uuid(no));
+    // The change, and whether everything has to be read.
+    let changes = [
+        (rule(1, 0x502, "'198.51.100.0/24', null"), false),
+        (rule(2, 0x501, &group(0x502)), false),
+        // A group that nobody named yet: who is in it was never read.
+        (rule(3, 0x502, &group(0x504)), true),
+        (gone(3), false),
+        (rule(4, 0x502, &group(0x504)), true),
+        // Of a group that no port has: nothing is read, but the generation counts.
+        (rule(5, 0x504, "'192.0.2.0/24', null"), false),
+        (gone(1), false),
+        (gone(4), false),
+    ];
+    site.network.refresh(n1()).await.unwrap();
+    for (step, (change, everything)) in changes.into_iter().enumerate() {
+        sql(change).await;
+        // Nobody counts it, so that it shows what is read.
+        sql(format!("update security_groups set name = 'name-{step}' where id = '{}'", uuid(0x502))).await;
+        let counted = format!(
+            "update vpcs set generation = generation + 1, rules_generation = generation + 1 where id = '{vpc}'"
+        );
+        sql(counted).await;
+        site.network.refresh_vpcs(&[vpc], Default::default()).await.unwrap();
+        let look = |document: &NodeNetwork| {
+            let named = document.ports.iter().flat_map(|p| &p.metadata.security_groups);
+            (named.cloned().collect::<Vec<_>>(), document.groups.clone(), document.vpcs.clone())
+        };
+        let (names, groups, vpcs) = site.network.documents().look(n1(), look).unwrap();
+        assert_eq!(names.contains(&format!("name-{step}")), everything, "step {step}: {names:?}");
+        site.network.refresh(n1()).await.unwrap();
+        let whole = site.network.documents().look(n1(), look).unwrap();
+        assert_eq!((groups, vpcs), (whole.1, whole.2), "step {step}");
+    }
+    // Whatever does not say that it is of rules alone is not.
+    sql(format!("update security_groups set name = 'other' where id = '{}'", uuid(0x502))).await;
+    sql(format!("update vpcs set generation = generation + 1 where id = '{vpc}'")).await;
+    sql(format!(
+        "update vpcs set generation = generation + 1, rules_generation = generation + 1 where id = '{vpc}'"
+    ))
+    .await;
+    site.network.refresh_vpcs(&[vpc], Default::default()).await.unwrap();
+    let names = |document: &NodeNetwork| format!("{:?}", document.ports);
+    assert!(site.network.documents().look(n1(), names).unwrap().contains("other"));
 }
 
 #[tokio::test]
