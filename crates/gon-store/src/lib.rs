@@ -54,6 +54,8 @@ pub struct Store {
     pool: sqlx::PgPool,
     /// Places of changes: fewer than there are connections.
     changes: Arc<tokio::sync::Semaphore>,
+    /// How long who wants a connection waits for one.
+    patience: Duration,
 }
 
 /// The connection that queries run on: a pool's or a transaction's.
@@ -152,6 +154,12 @@ impl Store {
     /// Opens a pool of at most `max_connections`. `url` is a PostgreSQL URL; for a unix socket
     /// `postgres:///gon?host=/path/to/socket-dir&user=gon`.
     pub async fn connect(url: &str, max_connections: u32) -> Result<Self> {
+        Self::connect_patient(url, max_connections, pool::PATIENCE).await
+    }
+
+    /// Like [`Store::connect`], for those who may be kept waiting that long for a connection: tests on a machine that has
+    /// much else to do. What waits for a row or a table waits no longer than with any other.
+    pub async fn connect_patient(url: &str, max_connections: u32, patience: Duration) -> Result<Self> {
         let options: PgConnectOptions = url.parse().map_err(StoreError::from)?;
         let options = options.application_name("gond").options([
             // A statement that runs for 5 s is a defect or an attack (rule R21).
@@ -164,7 +172,7 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .min_connections(1)
-            .acquire_timeout(pool::PATIENCE)
+            .acquire_timeout(patience)
             // A round trip before every use would double the cost of a read; one that rested may have died meanwhile.
             .test_before_acquire(false)
             .before_acquire(|conn, meta| {
@@ -177,7 +185,7 @@ impl Store {
             })
             .connect_with(options)
             .await?;
-        Ok(Self { pool, changes: pool::places(max_connections) })
+        Ok(Self { pool, changes: pool::places(max_connections), patience })
     }
 
     /// Brings the schema to this binary's version. Forward only; safe to run from several processes at once.

@@ -64,9 +64,10 @@ pub async fn aside<F: Future>(wait: F) -> F::Output {
     output
 }
 
-fn left() -> Duration {
-    let left = BEGAN.try_with(|began| PATIENCE.saturating_sub(began.get().elapsed()));
-    left.unwrap_or(PATIENCE).max(LEAST)
+/// What is left of this patience.
+fn left(patience: Duration) -> Duration {
+    let left = BEGAN.try_with(|began| patience.saturating_sub(began.get().elapsed()));
+    left.unwrap_or(patience).max(LEAST)
 }
 
 /// How many of so many connections changes may have at once.
@@ -171,8 +172,7 @@ impl DerefMut for OneStatement {
 }
 
 /// `begin`, with a limit for waits if somebody has waited already.
-fn begin(statement: &'static str) -> SqlStr {
-    let left = left();
+fn begin(statement: &'static str, left: Duration) -> SqlStr {
     if left >= PLENTY {
         return statement.into_sql_str();
     }
@@ -192,15 +192,20 @@ impl Rested {
 }
 
 impl Store {
+    /// What is left of the patience of whoever asks now.
+    fn left(&self) -> Duration {
+        left(self.patience)
+    }
+
     async fn acquire(&self) -> Result<PoolConnection<Postgres>> {
-        match timeout(left(), self.pool.acquire()).await {
+        match timeout(self.left(), self.pool.acquire()).await {
             Ok(conn) => Ok(conn?),
             Err(_) => Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)),
         }
     }
 
     async fn place(&self) -> Result<OwnedSemaphorePermit> {
-        match timeout(left(), Arc::clone(&self.changes).acquire_owned()).await {
+        match timeout(self.left(), Arc::clone(&self.changes).acquire_owned()).await {
             Ok(Ok(place)) => Ok(place),
             Ok(Err(_)) => Err(StoreError::Unavailable(sqlx::Error::PoolClosed)),
             Err(_) => Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)),
@@ -222,7 +227,7 @@ impl Store {
         let mut rested = self.rested();
         loop {
             let conn = self.untested().await?;
-            match sqlx::Transaction::begin(conn, Some(begin(statement))).await {
+            match sqlx::Transaction::begin(conn, Some(begin(statement, self.left()))).await {
                 Err(error) if rested.has_died(&error) => {}
                 begun => return Ok(begun?),
             }
@@ -257,10 +262,11 @@ impl Store {
     /// A connection for reading on behalf of a request.
     pub async fn read(&self) -> Result<Reader> {
         let conn = self.acquire().await?;
-        if left() >= PLENTY {
+        let left = self.left();
+        if left >= PLENTY {
             return Ok(Reader::Plain(conn));
         }
-        let tx = sqlx::Transaction::begin(conn, Some(begin("begin read only"))).await?;
+        let tx = sqlx::Transaction::begin(conn, Some(begin("begin read only", left))).await?;
         Ok(Reader::Hurried(tx))
     }
 
@@ -268,10 +274,11 @@ impl Store {
     pub async fn change(&self) -> Result<Change> {
         let place = self.place().await?;
         let conn = self.acquire().await?;
-        if left() >= PLENTY {
+        let left = self.left();
+        if left >= PLENTY {
             return Ok(Change::Statement(OneStatement { conn, _place: place }));
         }
-        let inner = sqlx::Transaction::begin(conn, Some(begin("begin"))).await?;
+        let inner = sqlx::Transaction::begin(conn, Some(begin("begin", left))).await?;
         Ok(Change::Hurried(Tx { inner, place }))
     }
 }
@@ -288,14 +295,15 @@ mod tests {
 
     #[tokio::test]
     async fn patience_ends_and_begins_anew() {
+        let left = || left(PATIENCE);
         assert_eq!(left(), PATIENCE, "outside of a request");
         patiently(async {
             assert!(left() > PLENTY);
             tokio::time::sleep(Duration::from_millis(150)).await;
             assert!(left() < PLENTY);
-            assert!(begin("begin").as_str().contains("lock_timeout"));
+            assert!(begin("begin", left()).as_str().contains("lock_timeout"));
             patience_anew();
-            assert_eq!(begin("begin").as_str(), "begin");
+            assert_eq!(begin("begin", left()).as_str(), "begin");
             tokio::time::sleep(PATIENCE / 2).await;
             aside(tokio::time::sleep(PATIENCE)).await;
             assert!(

@@ -74,7 +74,12 @@ impl Api {
     }
 
     pub async fn with(config: ApiConfig) -> Self {
-        let mut api = Self::bare(gon_testkit::database().await, config);
+        Self::over(gon_testkit::database().await, config).await
+    }
+
+    /// Over a database of the test's own choice.
+    pub async fn over(database: TestDatabase, config: ApiConfig) -> Self {
+        let mut api = Self::bare(database, config);
         api.ring();
         api.admin = api.user("default", "admin", "admin").await;
         api

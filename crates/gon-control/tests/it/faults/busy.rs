@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use gon_control::api::ApiConfig;
 use gon_testkit::{did, measure};
 use tokio::time::Instant;
 
@@ -12,6 +13,13 @@ use crate::api::Api;
 /// What is promised, and what a busy machine may add to it.
 const ANSWER: Duration = Duration::from_millis(1000 + 250);
 const RECOVERY: Duration = Duration::from_secs(2);
+
+/// An API that waits for connections as the product does, and not as long as tests do.
+async fn hasty() -> Api {
+    let mut database = gon_testkit::database().await;
+    database.store = gon_store::Store::connect(&database.url, 8).await.unwrap();
+    Api::over(database, ApiConfig::default()).await
+}
 
 /// So many requests within two or more seconds: what they were answered, and how long that took.
 async fn crowd(api: &Arc<Api>, requests: u64) -> Vec<(u16, Duration)> {
@@ -43,7 +51,7 @@ async fn recovers(api: &Api) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_that_is_held_delays_nobody_for_long() {
-    let api = Arc::new(Api::new().await);
+    let api = Arc::new(hasty().await);
     let other = gon_store::Store::connect(&api.database.url, 4).await.unwrap();
     let (locked, held) = tokio::sync::oneshot::channel();
     let release = Arc::new(tokio::sync::Notify::new());
@@ -83,7 +91,7 @@ async fn a_table_that_is_held_delays_nobody_for_long() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pool_that_is_used_up_delays_nobody_for_long() {
-    let api = Api::new().await;
+    let api = hasty().await;
     api.get("/vpcs").await.ok();
     let mut all = Vec::new();
     for _ in 0..8 {
@@ -102,7 +110,7 @@ async fn a_pool_that_is_used_up_delays_nobody_for_long() {
 /// Who has waited for a connection, to be known at all, does not wait as long again for the table.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_twice_waits_no_longer() {
-    let api = Arc::new(Api::new().await);
+    let api = Arc::new(hasty().await);
     let other = gon_store::Store::connect(&api.database.url, 1).await.unwrap();
     let mut tx = other.begin().await.unwrap();
     gon_store::admin::lock_table(&mut tx, "vpcs").await.unwrap();
@@ -129,7 +137,7 @@ async fn who_waits_twice_waits_no_longer() {
 /// Transactions that somebody began and forgot hold places of changes, and a row; who reads is served meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn forgotten_transactions_delay_nobody_who_reads() {
-    let api = Api::new().await;
+    let api = hasty().await;
     create(&api, "there", None).await;
     let mut forgotten = Vec::new();
     while let Ok(mut tx) = api.database.store.begin().await {
