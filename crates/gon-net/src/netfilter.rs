@@ -2,13 +2,13 @@
 //!
 //! Assumes a typed [`HostGuard`]; no string of a tenant comes near. Promises that the transaction replaces the table
 //! whole whatever was there, that removing it leaves nothing, and that traffic which has to do with neither device is
-//! untouched: every chain accepts by default and speaks only of our devices, the pool and [`NETWORK`].
+//! untouched: every chain accepts by default and speaks only of our devices, the pool, [`NETWORK`] and [`FURTHER`].
 //!
 //! What it says, and why:
 //!
 //! - **Guests reach nothing on the host** but the local services, which are not reached through the outside device at all.
 //!   From [`EXT_DEVICE`](crate::service::EXT_DEVICE) the host takes only answers to what it began itself (SSH to a guest).
-//! - **From the services' device** it takes DHCP, DNS and metadata, each at its addresses, from link-local sources. The
+//! - **From the services' device** it takes DHCP, DNS and metadata, each at its addresses, from those of ports. The
 //!   services' addresses are reached from nowhere else (the host has them, so it would answer a neighbour on the LAN, too).
 //! - **Guests reach out, nobody reaches in**, unless the pool is a network that others route or reach on a link
 //!   ([`HostGuard::open`]): then guests' groups decide. From the pool anything may be begun toward public addresses; toward the pool,
@@ -30,8 +30,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use ipnet::Ipv4Net;
 
 use crate::service::{
-    DHCP, DHCP_LISTEN, DNS, DNS_LISTEN, LAST_PORT_NO, METADATA, METADATA_LISTEN, NETWORK, SERVICES,
-    TUNNEL_UDP, link_local,
+    DHCP, DHCP_LISTEN, DNS, DNS_LISTEN, FURTHER, FURTHER_OWN, LAST_PORT_NO, METADATA, METADATA_LISTEN,
+    NETWORK, SERVICES, TUNNEL_UDP, link_local,
 };
 
 /// Name of a network device, safe to write into a ruleset: 1 to 15 of `[A-Za-z0-9._-]`.
@@ -131,7 +131,9 @@ pub fn render(guard: &HostGuard) -> String {
     let HostGuard { meta, ext, pool, reachable, servers, control, open, masquerade } = guard;
     let (meta, ext) = (meta.as_str(), ext.as_str());
     let pool = pool.trunc();
-    let guests = format!("{}-{}", first_guest(), link_local(LAST_PORT_NO));
+    let further = Ipv4Addr::from(u32::from(FURTHER_OWN.broadcast()).wrapping_add(1));
+    let guests =
+        format!("{{ {}-{}, {further}-{} }}", first_guest(), link_local(LAST_PORT_NO), FURTHER.broadcast());
     let dns = list(&DNS);
     let mut text = render_removal();
     let mut line = |indent: usize, words: &str| {
@@ -144,7 +146,7 @@ pub fn render(guard: &HostGuard) -> String {
     line(2, "type filter hook input priority filter; policy accept;");
     line(2, &format!("iifname \"{meta}\" jump services"));
     line(2, &format!("iifname \"{ext}\" jump guests"));
-    line(2, &format!("iifname != \"lo\" ip daddr {NETWORK} counter drop"));
+    line(2, &format!("iifname != \"lo\" ip daddr {{ {NETWORK}, {FURTHER} }} counter drop"));
     line(1, "}");
 
     line(1, "chain services {");

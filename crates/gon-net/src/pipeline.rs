@@ -62,9 +62,9 @@ stages! {
     /// Tagged frames go nowhere; who is it from? A port's facts into registers.
     Classify = 0, "classify", reads "-", writes "vpc subnet from-port policy zone";
     /// Port security: only the port's own MAC and address, IPv4 and ARP, no server's DHCP.
-    Admit = 5, "admit", reads "from-port", writes "-";
+    Admit = 5, "admit", reads "from-port", writes "asker";
     /// What the node answers itself: ARP, router echo, and the way to DHCP, DNS and metadata.
-    Local = 10, "local", reads "vpc subnet from-port", writes "scratch";
+    Local = 10, "local", reads "vpc subnet asker", writes "scratch";
     /// From local services: which port is it for?
     LocalReply = 12, "local-reply", reads "-", writes "vpc subnet to-port scratch";
     /// From local services: put back the address the guest had spoken to.
@@ -133,6 +133,12 @@ pub const ACL: Field = Field::Reg(10);
 /// Network address of the sender's subnet, if the packet may still be within it: from another node, or by the detour of the
 /// router. 0 of what has left its subnet here, or came from outside.
 pub const FROM_SUBNET: Field = Field::Reg(11);
+
+/// By which address local services know the sender's (see [`crate::service::source`]). 0 of what is not one of the port's own: no
+/// service answers to it.
+pub const ASKER: Field = Field::Reg(12);
+/// Set in every [`ASKER`].
+pub const ASKS: Slice = Slice::new(ASKER, 31, 1);
 
 /// Flag: the receiver's groups are asked, not the sender's.
 pub const PHASE_IN: Slice = Slice::new(FLAGS, 0, 1);

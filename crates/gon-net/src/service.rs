@@ -4,7 +4,8 @@
 //! guests. On the way to the services, which listen on the host's side of [`META_DEVICE`], both addresses are rewritten
 //! statelessly:
 //!
-//! - the source becomes [`link_local`]`(port_no)`, so the service knows the ingress port, whatever the guest claims;
+//! - the source becomes [`source`]`(port_no, n)` if it is the `n`th address of the port, so the service knows the ingress port,
+//!   whatever the guest claims, and the answer finds the address that has asked;
 //! - the destination becomes one *service address* per address a guest can speak to, so the answer's source says
 //!   which of them to restore;
 //! - the destination's port becomes a high one of our own ([`METADATA_LISTEN`], …). A web or DHCP server of the host that
@@ -18,9 +19,9 @@
 //! The same way, told apart by Ethernet address ([`QUOTE_MAC`]), is taken by ICMP errors between guests and the outside:
 //! they quote a packet inside, which a flow cannot rewrite. The agent does, and gives them back.
 //!
-//! The agent gives the device every address of [`ALL`] (`/18` on the first, `/32` on the others, so all of
-//! [`NETWORK`] is on the device), listens there with sockets bound to the device, and answers from the address that
-//! was asked. Metadata answers should leave with TTL 1; nothing here changes it.
+//! The agent gives the device every address of [`device_addresses`] (so all of [`NETWORK`] and [`FURTHER`] is on the
+//! device), listens on those of [`ALL`] with sockets bound to the device, and answers from the address that was
+//! asked. Metadata answers should leave with TTL 1; nothing here changes it.
 
 use std::net::Ipv4Addr;
 
@@ -48,8 +49,15 @@ pub const TUNNEL_UDP: u16 = 6081;
 pub const UNDERLAY_BRIDGE: &str = "gon-under";
 pub use gon_proto::TUNNEL_OVERHEAD;
 
-/// Every address in this file is in here; reserved on the host for us.
+/// Every address in this file is in here, or in [`FURTHER`]; reserved on the host for us.
 pub const NETWORK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 64, 0), 18);
+/// By these local services know the further addresses of ports, for which [`NETWORK`] has no room. Class E (RFC 1112): no VPC,
+/// no guest and no host has an address there; Linux takes them for unicast.
+pub const FURTHER: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(240, 0, 0, 0), 14);
+/// The part of [`FURTHER`] that is no port's. The device has an address of it, so that answers find their way.
+pub const FURTHER_OWN: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(240, 0, 0, 0), 18);
+/// How many addresses of a port local services answer to: the first, and the fifteen further ones that it may have.
+pub const MOST_ADDRESSES: usize = 16;
 
 /// Metadata (guest: 169.254.169.254, TCP 80).
 pub const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 64, 1);
@@ -103,6 +111,13 @@ pub const ALL: [Ipv4Addr; 13] = [
     DNS_VPC[6],
     DNS_VPC[7],
 ];
+/// What the device must have: [`ALL`], the networks that answers go to with them.
+pub fn device_addresses() -> impl Iterator<Item = Ipv4Net> {
+    let first = [Ipv4Net::new_assert(METADATA, NETWORK.prefix_len())];
+    let others = ALL.into_iter().skip(1).map(Ipv4Net::from);
+    let further = Ipv4Net::new_assert(Ipv4Addr::new(240, 0, 0, 1), FURTHER.prefix_len());
+    first.into_iter().chain(others).chain([further])
+}
 /// The part of [`NETWORK`] that holds service addresses; port numbers start above it.
 pub const SERVICES: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 64, 0), 28);
 
@@ -142,17 +157,34 @@ pub const LAST_PORT_NO: u16 = 16_000;
 /// How many low bits of a link-local address are the port number.
 pub const PORT_NO_BITS: u8 = 14;
 
-/// The address by which local services know a port.
+/// The address by which local services know a port, and its first address.
 #[must_use]
 pub fn link_local(port_no: u16) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(NETWORK.network()) | (u32::from(port_no) & ((1 << PORT_NO_BITS) - 1)))
+    within(NETWORK, 0, port_no)
+}
+
+/// The address by which local services know the `n`th address of a port, from 0; `None` beyond [`MOST_ADDRESSES`].
+#[must_use]
+pub fn source(port_no: u16, n: usize) -> Option<Ipv4Addr> {
+    match u32::try_from(n) {
+        Ok(0) => Some(link_local(port_no)),
+        Ok(further) if n < MOST_ADDRESSES => Some(within(FURTHER, further, port_no)),
+        _ => None,
+    }
+}
+
+fn within(net: Ipv4Net, n: u32, port_no: u16) -> Ipv4Addr {
+    let low = u32::from(port_no) & ((1 << PORT_NO_BITS) - 1);
+    Ipv4Addr::from(u32::from(net.network()) | n << PORT_NO_BITS | low)
 }
 
 /// The port that a local service knows by this address.
 #[must_use]
 pub fn port_no(address: Ipv4Addr) -> Option<u16> {
     let low = (u32::from(address) & ((1 << PORT_NO_BITS) - 1)) as u16;
-    (NETWORK.contains(&address) && (FIRST_PORT_NO..=LAST_PORT_NO).contains(&low)).then_some(low)
+    let is_ports =
+        NETWORK.contains(&address) || (FURTHER.contains(&address) && !FURTHER_OWN.contains(&address));
+    (is_ports && (FIRST_PORT_NO..=LAST_PORT_NO).contains(&low)).then_some(low)
 }
 
 #[cfg(test)]
@@ -170,5 +202,23 @@ mod tests {
             assert!(SERVICES.contains(&service) && port_no(service).is_none());
         }
         assert_eq!(port_no(Ipv4Addr::new(10, 0, 64, 20)), None);
+    }
+
+    #[test]
+    fn every_address_of_a_port_is_known_by_one_of_its_own() {
+        let mut seen = std::collections::HashSet::new();
+        for no in (FIRST_PORT_NO..=LAST_PORT_NO).step_by(7).chain([LAST_PORT_NO]) {
+            for n in 0..MOST_ADDRESSES {
+                let address = source(no, n).unwrap();
+                assert!(seen.insert(address) || no == LAST_PORT_NO);
+                assert_eq!(port_no(address), Some(no));
+                // What the switch knows askers by.
+                assert!(u32::from(address) >> 31 == 1);
+            }
+        }
+        assert_eq!(source(FIRST_PORT_NO, MOST_ADDRESSES), None);
+        for own in device_addresses() {
+            assert_eq!(port_no(own.addr()), None);
+        }
     }
 }

@@ -302,7 +302,7 @@ fn tree(of: PortView<'_>) -> BTreeMap<String, String> {
         ("device-number", "0".to_owned()),
         ("interface-id", port.id.to_string()),
         ("local-hostname", meta.local_hostname.clone()),
-        ("local-ipv4s", port.private_ip.to_string()),
+        ("local-ipv4s", port.addresses().map(|ip| ip.to_string()).collect::<Vec<_>>().join("\n")),
         ("mac", port.mac.to_string()),
         ("owner-id", meta.account_id.clone()),
         ("security-groups", meta.security_groups.join("\n")),

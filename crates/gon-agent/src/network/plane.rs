@@ -598,11 +598,7 @@ impl Plane {
             return Ok(());
         }
         self.services = None;
-        let mut addresses = vec![];
-        for (n, address) in service::ALL.into_iter().enumerate() {
-            let length = if n == 0 { service::NETWORK.prefix_len() } else { 32 };
-            addresses.push(Ipv4Net::new_assert(address, length));
-        }
+        let addresses: Vec<Ipv4Net> = service::device_addresses().collect();
         let index = self.host_device(service::META_DEVICE, META_MAC, &addresses).await?;
         if let Some(external) = self.config.external.clone() {
             let own: &[Ipv4Net] = if external.uplink == Uplink::Host { &[external.gateway] } else { &[] };

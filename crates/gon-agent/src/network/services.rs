@@ -1,8 +1,8 @@
 //! The local services: DHCP, DNS and metadata, on sockets bound to the device toward the switch; and the translation of
 //! what ICMP errors quote, which comes by the same device ([`quote`]).
 //!
-//! Assumes that the device has its addresses, and that the source of a packet on it is the port's link-local address,
-//! written by the switch. Promises: everything is answered from the document at hand, so it works with the control
+//! Assumes that the device has its addresses, and that the source of a packet on it is an address by which the port is known
+//! ([`service::source`]), written by the switch. Promises: who is answered is the address that asked, whichever of the port's; everything is answered from the document at hand, so it works with the control
 //! plane off; a guest can fill only its own share (connections, queries under way and per second are bounded per port
 //! and in all); whatever a request does, the others go on.
 //!
@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -234,9 +234,10 @@ impl Drop for Slot {
     }
 }
 
+/// The port that asks, by the link-local address of its first address, whichever it asks from.
 fn port_of(from: SocketAddr) -> Option<Ipv4Addr> {
     match from {
-        SocketAddr::V4(from) => service::port_no(*from.ip()).map(|_| *from.ip()),
+        SocketAddr::V4(from) => service::port_no(*from.ip()).map(service::link_local),
         SocketAddr::V6(_) => None,
     }
 }
@@ -339,15 +340,15 @@ async fn serve_dhcp(unicast: Arc<UdpSocket>, broadcast: Arc<UdpSocket>, shared: 
                 continue;
             }
         };
-        let Some(from) = port_of(from) else { continue };
+        let Some(port) = port_of(from) else { continue };
         let view = shared.view();
-        let Some(of) = view.port_at(from) else { continue };
+        let Some(of) = view.port_at(port) else { continue };
         let request = &buffer[..length];
         // The library decodes what a guest wrote: a panic in it must be that one request's.
         let answer = std::panic::catch_unwind(|| dhcp::answer(of.port, of.subnet, request));
         let Ok(Some(reply)) = answer else { continue };
         let socket = if reply.broadcast { &broadcast } else { &unicast };
-        let to = SocketAddrV4::new(from, service::DHCP_CLIENT_UDP);
+        let to = SocketAddr::new(from.ip(), service::DHCP_CLIENT_UDP);
         if let Err(error) = socket.send_to(&reply.bytes, to).await {
             tracing::debug!(port = %of.port.id, %error, "a DHCP answer was not sent");
         }
@@ -560,7 +561,10 @@ mod tests {
     fn only_ports_are_served() {
         let from = |text: &str| port_of(text.parse().unwrap());
         assert!(from("169.254.64.16:1").is_some());
-        for stranger in ["169.254.64.1:1", "10.0.0.1:1", "127.0.0.1:1", "[::1]:1"] {
+        // One port has one share, whichever of its addresses asks.
+        let further = service::source(16, 3).unwrap();
+        assert_eq!(port_of(SocketAddr::from((further, 1))), from("169.254.64.16:1"));
+        for stranger in ["169.254.64.1:1", "240.0.0.1:1", "10.0.0.1:1", "127.0.0.1:1", "[::1]:1"] {
             assert!(from(stranger).is_none(), "{stranger}");
         }
     }

@@ -1,4 +1,4 @@
-//! The document as local services look at it: who is the port behind this link-local address, and what is around it.
+//! The document as local services look at it: who is the port behind this address of the services' side, and what is around it.
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;

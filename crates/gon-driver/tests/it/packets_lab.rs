@@ -245,10 +245,8 @@ impl Lab {
 
     fn address_internal_ports(&self) {
         let host = self.host();
-        for (n, address) in service::ALL.iter().enumerate() {
-            let prefix = if n == 0 { service::NETWORK.prefix_len() } else { 32 };
-            let address = format!("{address}/{prefix}");
-            run("ip", &["-n", &host, "addr", "add", &address, "dev", service::META_DEVICE]);
+        for address in service::device_addresses() {
+            add_address(&host, service::META_DEVICE, &address.to_string());
         }
         run("ip", &["-n", &host, "addr", "add", "203.0.113.1/24", "dev", service::EXT_DEVICE]);
         for device in [service::META_DEVICE, service::EXT_DEVICE] {
@@ -419,6 +417,11 @@ pub fn add_address(ns: &str, device: &str, address: &str) {
 }
 pub fn add_route(ns: &str, to: &str, via: &str) {
     run("ip", &["-n", ns, "route", "add", to, "via", via]);
+}
+
+/// As [`add_route`], for what leaves from an address of the namespace's own.
+pub fn add_route_from(ns: &str, to: &str, via: &str, own: &str) {
+    run("ip", &["-n", ns, "route", "add", to, "via", via, "src", own]);
 }
 
 /// The Ethernet address that a namespace knows for an address.

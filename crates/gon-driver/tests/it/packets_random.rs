@@ -21,10 +21,11 @@ use futures_util::future::{join, join_all};
 use gon_driver::ovs::{Rpc, Switch};
 use gon_net::service::{self, EXT_PORT, META_PORT};
 use gon_net::{FlowTable, compile, cookie, diff};
+use gon_proto::NodeNetwork;
 use gon_types::MacAddr;
 use serde_json::json;
 
-use crate::interpreted::{self, BUGS, Bug, FORGETFUL, NODES, answer_to, measure, paths, right, say};
+use crate::interpreted::{self, Asked, BUGS, Bug, FORGETFUL, NODES, asked, measure, next, paths, right, say};
 use crate::model::{Arrived, ICMP, Model, Place, Sent, TCP, UDP};
 use crate::packets_lab::{Fabric, Lab, PATIENCE, Wire, checksum, ethernet, ipv4};
 use crate::random::{Case, Dice};
@@ -48,6 +49,8 @@ struct Node {
 
 struct Site {
     nodes: Vec<Node>,
+    /// What services have been asked: from and to which address and port it came to them.
+    asked: BTreeMap<Asked, (Ipv4Addr, Ipv4Addr, u16)>,
     /// What marks the next frame: its IP identification.
     mark: u16,
     /// How long what must arrive may take beyond the settling.
@@ -67,8 +70,6 @@ struct Got {
 
 /// A packet, and the connection it is of.
 type Numbered = (Sent, u16);
-/// Which port is on which node.
-type Places<'a> = &'a [(u16, u32)];
 /// What answers the packets of a turn.
 type Turn = Result<Vec<Numbered>, Difference>;
 
@@ -118,18 +119,28 @@ impl Site {
         for (from, to) in [(0, 2), (1, 1)] {
             nodes[from].lab.meet(to);
         }
-        let site = Self { nodes, mark: 1, patience: PATIENCE, runtime, _fabric: fabric };
+        let asked = BTreeMap::new();
+        let site = Self { nodes, asked, mark: 1, patience: PATIENCE, runtime, _fabric: fabric };
         site.audit();
         site
     }
 
     /// Makes both nodes be what the case says, with connections that are open or without. How many flows that changed.
     fn become_case(&mut self, case: &Case, bug: Bug, with_open: bool) -> usize {
-        let (topology, place) = (case.topology(), case.place());
-        let become_one = async |n: u32, node: &mut Node| {
-            let compiled = compile(&topology.on_node(n, &place).doc, &facts_of(n));
+        let flows = |(doc, n): (NodeNetwork, u32)| {
+            let compiled = compile(&doc, &facts_of(n));
             assert_eq!(compiled.degraded, []);
-            let flows = bug(compiled.flows);
+            bug(compiled.flows)
+        };
+        self.take(case.documents().into_iter().zip(1..).map(flows).collect(), with_open)
+    }
+
+    /// Makes both nodes have these flows.
+    fn take(&mut self, flows: Vec<FlowTable>, with_open: bool) -> usize {
+        if !with_open {
+            self.asked.clear();
+        }
+        let take_one = async |flows: FlowTable, node: &mut Node| {
             let mods = diff(&node.installed, &flows);
             node.switch.apply(&mods).await.unwrap();
             let changed = mods.len();
@@ -142,7 +153,9 @@ impl Site {
             changed
         };
         let [first, second] = &mut self.nodes[..] else { unreachable!() };
-        let (first, second) = self.runtime.block_on(join(become_one(1, first), become_one(2, second)));
+        let Ok([of_first, of_second]) = <[FlowTable; 2]>::try_from(flows) else { unreachable!() };
+        let both = join(take_one(of_first, first), take_one(of_second, second));
+        let (first, second) = self.runtime.block_on(both);
         first + second
     }
 
@@ -175,11 +188,18 @@ impl Site {
     fn exchange(&mut self, sent: &[(u32, &Sent, u16)], expected: usize) -> Vec<Vec<Got>> {
         let first = self.mark;
         for (node, sent, connection) in sent {
-            let port = match sent.from {
-                Place::Port(no) => no.into(),
-                _ => EXT_PORT,
+            let (port, on_wire) = match sent.from {
+                Place::Port(no) => (no.into(), (*sent).clone()),
+                Place::Outside(_) => (EXT_PORT, (*sent).clone()),
+                // As the service does it, which knows nothing of the guest's addresses.
+                Place::Service(no) => {
+                    let (asker, service, listens) = self.asked[&asked(no, sent)];
+                    let ends = (META_MAC, MacAddr::ROUTER, service, asker, listens);
+                    let (src_mac, dst_mac, src, dst, sport) = ends;
+                    (META_PORT, Sent { src_mac, dst_mac, src, dst, sport, ..(*sent).clone() })
+                }
             };
-            let frame = frame(sent, self.mark, *connection);
+            let frame = frame(&on_wire, self.mark, *connection);
             self.nodes[*node as usize - 1].wires.get_mut(&port).unwrap().send(&frame);
             self.mark = self.mark.wrapping_add(1);
         }
@@ -196,6 +216,10 @@ impl Site {
                             continue;
                         };
                         count += 1;
+                        if let (META_PORT, Place::Port(no)) = (*port, sent.from) {
+                            let question = (no, sent.src, sent.dst, sent.proto, sent.sport, sent.dport);
+                            self.asked.insert(question, as_asked(&frame));
+                        }
                         got[usize::from(mark.wrapping_sub(first))].push(read(n, *port, sent, &frame));
                     }
                 }
@@ -207,13 +231,8 @@ impl Site {
     }
 
     /// Sends all of it, holds what came out against the model, and gives what answers it.
-    fn turn(
-        &mut self,
-        model: &mut Model<'_>,
-        place: Places<'_>,
-        all: &[Numbered],
-        tally: &mut Tally,
-    ) -> Turn {
+    fn turn(&mut self, model: &mut Model<'_>, case: &Case, all: &[Numbered], tally: &mut Tally) -> Turn {
+        let place = case.place();
         let node_of = |at: Place| match at {
             Place::Port(no) | Place::Service(no) => place.iter().find(|(p, _)| *p == no).unwrap().1,
             Place::Outside(node) => node,
@@ -236,7 +255,7 @@ impl Site {
             }
             let Some(Got { node, arrived, .. }) = wanted else { continue };
             tally.between += usize::from(node != node_of(sent.from));
-            answers.extend(answer_to(sent, &arrived).map(|answer| (answer, *connection)));
+            answers.extend(next(case, sent, &arrived).map(|answer| (answer, *connection)));
         }
         Ok(answers)
     }
@@ -244,11 +263,27 @@ impl Site {
     /// What a case sends. No two are of one connection, so their order makes no difference; without ports that takes one
     /// alone.
     fn firsts(case: &Case) -> Vec<Numbered> {
+        Self::apart(case.probes.iter().filter_map(|probe| case.sent(probe)))
+    }
+    fn apart(sent: impl Iterator<Item = Sent>) -> Vec<Numbered> {
         let mut portless = false;
-        let sent = case.probes.iter().filter_map(|probe| case.sent(probe));
         let apart =
             sent.filter(|s| [ICMP, TCP, UDP].contains(&s.proto) || !std::mem::replace(&mut portless, true));
         apart.zip(1..).collect()
+    }
+
+    /// Packets, what becomes of them where they arrive, and so on: answers, and what goes by way of the world beyond.
+    fn turns(
+        &mut self,
+        model: &mut Model<'_>,
+        case: &Case,
+        mut all: Vec<Numbered>,
+        tally: &mut Tally,
+    ) -> Result<(), Difference> {
+        while !all.is_empty() {
+            all = self.turn(model, case, &all, tally)?;
+        }
+        Ok(())
     }
 
     /// The first difference between packets and model: all packets of a case, then what answers them.
@@ -256,8 +291,7 @@ impl Site {
         let (topology, place) = (case.topology(), case.place());
         tally.changed += self.become_case(case, bug, false);
         let mut model = Model::new(&topology.doc, &place, EXT_MAC);
-        let answers = self.turn(&mut model, &place, &Self::firsts(case), tally);
-        answers.and_then(|answers| self.turn(&mut model, &place, &answers, tally)).err()
+        self.turns(&mut model, case, Self::firsts(case), tally).err()
     }
 
     /// The same of what is open while a site changes: it is answered after the change, and once more after that is taken back.
@@ -271,14 +305,14 @@ impl Site {
         let (before, after, place) = (case.topology(), then.topology(), case.place());
         self.become_case(case, bug, false);
         let mut model = Model::new(&before.doc, &place, EXT_MAC);
-        let answers = match self.turn(&mut model, &place, &Self::firsts(case), tally) {
+        let answers = match self.turn(&mut model, case, &Self::firsts(case), tally) {
             Ok(answers) => answers,
             Err(difference) => return Some(difference),
         };
         for (now, topology) in [(then, &after), (case, &before)] {
             tally.changed += self.become_case(now, bug, true);
             model = model.after(&topology.doc, &place);
-            if let Err(difference) = self.turn(&mut model, &place, &answers, tally) {
+            if let Err(difference) = self.turn(&mut model, case, &answers, tally) {
                 return Some(difference);
             }
         }
@@ -358,6 +392,12 @@ fn mark_of(frame: &[u8]) -> Option<u16> {
     ours.then(|| u16::from_be_bytes([frame[18], frame[19]]))
 }
 
+/// From and to which address, and to which port, a question came to a service.
+fn as_asked(frame: &[u8]) -> (Ipv4Addr, Ipv4Addr, u16) {
+    let address = |at: usize| Ipv4Addr::from(u32::from_be_bytes(frame[at..at + 4].try_into().unwrap()));
+    (address(26), address(30), u16::from_be_bytes([frame[36], frame[37]]))
+}
+
 fn read(node: u32, port: u32, sent: &Sent, frame: &[u8]) -> Got {
     let mac = |at: usize| MacAddr(frame[at..at + 6].try_into().unwrap());
     let address = |at: usize| {
@@ -367,8 +407,10 @@ fn read(node: u32, port: u32, sent: &Sent, frame: &[u8]) -> Got {
     let (src, dst, proto) = (address(26), address(30), frame[23]);
     let end = 14 + usize::from(u16::from_be_bytes([frame[16], frame[17]]));
     let body = frame.get(34..end).unwrap_or_default();
+    let ports = [sent.sport, sent.dport].map(u16::to_be_bytes).concat();
     let whole = checksum(&frame[14..34]) == 0
         && proto == sent.proto
+        && (![TCP, UDP].contains(&proto) || port == META_PORT || body.get(..4) == Some(&ports))
         && match proto {
             TCP | UDP => transport_checksum(src, dst, proto, body) == 0,
             ICMP => checksum(body) == 0,
@@ -377,10 +419,10 @@ fn read(node: u32, port: u32, sent: &Sent, frame: &[u8]) -> Got {
     let at = match (port, sent.from) {
         (EXT_PORT, _) => Place::Outside(node),
         // As the port that it came from, by which the service knows whom it answers.
-        (META_PORT, Place::Port(from)) if mac(0) == META_MAC && src == service::link_local(from) => {
-            let (src_mac, dst_mac, src, dst) = (MacAddr::ROUTER, sent.src_mac, sent.dst, sent.src);
+        (META_PORT, Place::Port(from)) if mac(0) == META_MAC && service::port_no(src) == Some(from) => {
+            let Sent { src_mac, dst_mac, src, dst, .. } = *sent;
             let at = Place::Service(from);
-            return Got { node, arrived: Arrived { at, src_mac, dst_mac, src, dst, ttl: 64 }, whole };
+            return Got { node, arrived: Arrived { at, src_mac, dst_mac, src, dst, ttl: frame[22] }, whole };
         }
         (META_PORT, _) => Place::Service(0),
         (port, _) => Place::Port(u16::try_from(port).unwrap()),

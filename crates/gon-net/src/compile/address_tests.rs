@@ -3,9 +3,10 @@
 use gon_types::MacAddr;
 
 use super::*;
-use crate::flow::{ETH_ARP, Field, IP_ICMP, IP_TCP, mac_bits};
+use crate::flow::{ETH_ARP, Field, IP_ICMP, IP_TCP, IP_UDP, mac_bits};
+use crate::service::{self, META_PORT};
 use crate::testing::{Lab, packet};
-use crate::topology::{Topology, allow, facts, id, ip, mac, via_interface};
+use crate::topology::{META_MAC, Topology, allow, facts, id, ip, mac, via_interface};
 use crate::trace::Packet;
 
 /// 16 and 17 in one subnet, 18 in another; 17 has a second address.
@@ -65,6 +66,63 @@ fn neighbours_learn_who_has_a_further_address() {
     assert_eq!(announced.outputs.len(), 1, "{announced}");
     lab.drops(17, &ask(17, "0.0.0.0", "10.0.1.20"));
     lab.drops(16, &ask(16, "10.0.1.20", "10.0.1.11"));
+}
+
+#[test]
+fn local_services_answer_to_the_address_that_asked() {
+    // The first, a further one, and the last that there can be.
+    let mut site = site();
+    for n in 2..service::MOST_ADDRESSES {
+        site = site.also(17, &format!("10.0.1.{}", 100 + n));
+    }
+    let mut lab = Lab::new(site.clone().also(17, "10.0.1.200"));
+    let asked = [
+        ("169.254.169.254", IP_TCP, 80),
+        ("169.254.169.253", IP_UDP, 53),
+        ("10.0.1.2", IP_UDP, 53),
+        ("10.0.0.2", IP_TCP, 53),
+    ];
+    let question = |own: &str, (server, proto, port): (&str, u8, u16)| {
+        let (field, from) =
+            if proto == IP_TCP { (Field::TcpDst, Field::TcpSrc) } else { (Field::UdpDst, Field::UdpSrc) };
+        Packet::ip((mac(17), ip(own)), (MacAddr::ROUTER, ip(server)), proto)
+            .with(field, port.into())
+            .with(from, 40_000)
+    };
+    let mut seen = std::collections::BTreeSet::new();
+    for own in ["10.0.1.11", "10.0.1.20", "10.0.1.102", "10.0.1.115"] {
+        for server in asked {
+            let question = question(own, server);
+            let at_service = lab.arrives(17, &question, META_PORT);
+            let source = at_service.addr(Field::IpSrc);
+            seen.insert(source);
+            assert_eq!(service::port_no(source), Some(17));
+            let answer = lab.arrives(META_PORT, &at_service.answer(), 17);
+            assert_eq!(answer.addr(Field::IpDst), ip(own));
+            assert_eq!(answer.addr(Field::IpSrc), ip(server.0));
+            assert_eq!(answer.get(Field::EthDst), mac_bits(mac(17)));
+        }
+    }
+    assert_eq!(seen.len(), 4, "each address has one of its own: {seen:?}");
+    // One more than an interface can have is an address like any other, but no service answers to it.
+    for server in asked {
+        lab.drops(17, &question("10.0.1.200", server));
+    }
+    // The host is told by whom it answers, and of itself nothing.
+    let ask = |target| {
+        Packet::frame(META_MAC, MacAddr([0xff; 6]), ETH_ARP)
+            .with(Field::ArpOp, 1)
+            .with(Field::ArpTpa, u32::from(target).into())
+            .with(Field::ArpSpa, u32::from(service::METADATA).into())
+    };
+    lab.arrives(META_PORT, &ask(service::source(17, 3).unwrap()), META_PORT);
+    lab.drops(META_PORT, &ask(ip("240.0.0.1")));
+    // Who is not checked may send for others; services are not asked for them.
+    let mut lab = Lab::new(site.with_port(17, |p| p.source_dest_check = false));
+    for server in asked {
+        lab.arrives(17, &question("10.0.1.20", server), META_PORT);
+        lab.drops(17, &question("192.168.7.7", server));
+    }
 }
 
 #[test]

@@ -4,14 +4,17 @@
 //! service, and not to a link-local address. ARP never goes further than here: each request for a known address is
 //! answered by a flow, each other ARP packet is dropped, nothing is flooded.
 //!
+//! Services answer to every address of a port, and to no other: what a port without source check sends for somebody else is
+//! not asked by it.
+//!
 //! Answered with the router's MAC besides the router: the subnet's resolver (`.2`), and the two link-local services, for
 //! guests that take 169.254/16 to be on the link.
 
 use std::net::Ipv4Addr;
 
 use super::{BROADCAST_MAC, Sink, answer_arp, arp_request, bits, go};
-use crate::flow::{Action, Field, Match, Slice, mac_bits};
-use crate::pipeline::{FROM_PORT, SCRATCH, SUBNET, Stage, VPC};
+use crate::flow::{Action, Field, Match, mac_bits};
+use crate::pipeline::{ASKER, ASKS, SCRATCH, SUBNET, Stage, VPC};
 use crate::plan::{Plan, Subnet};
 use crate::service;
 
@@ -44,7 +47,7 @@ fn fixed(plan: &Plan<'_>, sink: &mut Sink) {
         from_client(Match::udp()).with(Field::EthDst, BROADCAST_MAC).with(Field::IpDst, u32::MAX.into());
     sink.fixed(STAGE, 500, dhcp, to_service(plan, service::DHCP, DHCP));
     let metadata =
-        to(Match::tcp(), service::GUEST_METADATA).with(Field::TcpDst, service::METADATA_TCP.into());
+        asks(to(Match::tcp(), service::GUEST_METADATA)).with(Field::TcpDst, service::METADATA_TCP.into());
     let port = (Field::TcpDst, service::METADATA_LISTEN);
     sink.fixed(STAGE, 500, metadata, to_service(plan, service::METADATA, port));
     for (matches, port) in to_dns(service::GUEST_DNS) {
@@ -90,9 +93,14 @@ fn to(matches: Match, address: Ipv4Addr) -> Match {
     matches.with(Field::EthDst, ROUTER).addr(Field::IpDst, address).with(Field::IpFrag, 0)
 }
 
+/// By the port itself.
+fn asks(matches: Match) -> Match {
+    matches.slice(ASKS, 1)
+}
+
 /// From a DHCP client to a server.
 fn from_client(matches: Match) -> Match {
-    matches
+    asks(matches)
         .with(Field::IpFrag, 0)
         .with(Field::UdpSrc, service::DHCP_CLIENT_UDP.into())
         .with(Field::UdpDst, service::DHCP_SERVER_UDP.into())
@@ -101,19 +109,17 @@ fn from_client(matches: Match) -> Match {
 /// DNS to an address, both ways it can be asked, and which port of which protocol is to be another.
 fn to_dns(address: Ipv4Addr) -> [(Match, (Field, u16)); 2] {
     [(Match::udp(), Field::UdpDst), (Match::tcp(), Field::TcpDst)].map(|(asked, port)| {
-        (to(asked, address).with(port, service::DNS_TP.into()), (port, service::DNS_LISTEN))
+        (asks(to(asked, address)).with(port, service::DNS_TP.into()), (port, service::DNS_LISTEN))
     })
 }
 
 /// Where DHCP requests go on.
 const DHCP: (Field, u16) = (Field::UdpDst, service::DHCP_LISTEN);
 
-/// To a local service, as the port's link-local address: the ingress port is the identity.
+/// To a local service, as the address by which it knows the port: the ingress port is the identity.
 fn to_service(plan: &Plan<'_>, service: Ipv4Addr, (field, port): (Field, u16)) -> Vec<Action> {
-    let number = service::PORT_NO_BITS;
     vec![
-        Action::Set(Field::IpSrc, bits(service::NETWORK.network())),
-        Action::Move { from: Slice::new(FROM_PORT, 0, number), to: Slice::new(Field::IpSrc, 0, number) },
+        Action::copy(ASKER, Field::IpSrc),
         Action::Set(Field::IpDst, bits(service)),
         Action::Set(field, port.into()),
         Action::Set(Field::EthSrc, ROUTER),

@@ -1,8 +1,8 @@
 //! local-reply and local-restore: what local services answer goes back to the port it is for, from the address that the
 //! guest had spoken to.
 //!
-//! Assumes the host's side of the device: it sends to `link_local(port_no)` from a service address. Promises: only
-//! answers from the services' own ports leave, only to the guest's MAC, and no group is asked. The host cannot start
+//! Assumes the host's side of the device: it sends to `source(port_no, n)` from a service address. Promises: only
+//! answers from the services' own ports leave, only to the guest's MAC and the address that asked, and no group is asked. The host cannot start
 //! anything toward a guest by this way; what it sends from another port or address is dropped.
 //!
 //! DHCP answers come in two kinds, told apart by the service address they are sent from, because a client that has no
@@ -28,25 +28,32 @@ fn reply(plan: &Plan<'_>, sink: &mut Sink) {
     let stage = Stage::LocalReply;
     let asks = |net| Match::arp().with(Field::ArpOp, ARP_REQUEST).net(Field::ArpTpa, net);
     // The services' own addresses are the host's; all others are guests, behind the router.
-    sink.fixed(stage, 110, asks(service::SERVICES), vec![]);
-    sink.fixed(stage, 100, asks(service::NETWORK), answer_arp(MacAddr::ROUTER));
+    for own in [service::SERVICES, service::FURTHER_OWN] {
+        sink.fixed(stage, 110, asks(own), vec![]);
+    }
+    for guests in [service::NETWORK, service::FURTHER] {
+        sink.fixed(stage, 100, asks(guests), answer_arp(MacAddr::ROUTER));
+    }
     for port in &plan.ports {
         let spec = port.spec;
-        sink.of(
-            stage,
-            spec.id,
-            100,
-            Match::ip().addr(Field::IpDst, service::link_local(spec.port_no)),
-            vec![
-                Action::Set(Field::EthSrc, mac_bits(MacAddr::ROUTER)),
-                Action::Set(Field::EthDst, mac_bits(spec.mac)),
-                Action::Set(Field::IpDst, bits(spec.private_ip)),
-                reg(VPC, port.vpc.key),
-                reg(SUBNET, u32::from(port.subnet.base())),
-                reg(TO_PORT, spec.port_no),
-                go(Stage::LocalRestore),
-            ],
-        );
+        for (n, address) in spec.addresses().enumerate() {
+            let Some(source) = service::source(spec.port_no, n) else { continue };
+            sink.of(
+                stage,
+                spec.id,
+                100,
+                Match::ip().addr(Field::IpDst, source),
+                vec![
+                    Action::Set(Field::EthSrc, mac_bits(MacAddr::ROUTER)),
+                    Action::Set(Field::EthDst, mac_bits(spec.mac)),
+                    Action::Set(Field::IpDst, bits(address)),
+                    reg(VPC, port.vpc.key),
+                    reg(SUBNET, u32::from(port.subnet.base())),
+                    reg(TO_PORT, spec.port_no),
+                    go(Stage::LocalRestore),
+                ],
+            );
+        }
     }
 }
 

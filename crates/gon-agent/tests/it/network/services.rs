@@ -8,6 +8,7 @@ fn a_guest_gets_its_address_its_names_and_its_metadata() {
         let mut first = port(16);
         first.metadata.instance_id = "i-00000000000000016".to_owned();
         first.metadata.user_data = Some("aGVsbG8=".to_owned());
+        first.secondary_ips = vec![[10, 0, 1, 77].into()];
         let mut second = port(17);
         second.metadata.instance_id = "i-00000000000000017".to_owned();
         second.metadata.require_token = true;
@@ -82,6 +83,18 @@ fn a_guest_gets_its_address_its_names_and_its_metadata() {
             guest.run(|| resolve_tcp("169.254.169.253", "ip-10-0-1-6.gon-1.compute.internal")),
             Some([10, 0, 1, 6])
         );
+
+        // From a further address as from the first.
+        assert_eq!(guest.sh("ip addr add 10.0.1.77/24 dev eth0"), "");
+        let from_it = "--interface 10.0.1.77";
+        assert_eq!(guest.metadata(&format!("{from_it} {base}/user-data")), (200, "hello".to_owned()));
+        let nic = format!("{base}/meta-data/network/interfaces/macs/{}", first.mac);
+        assert_eq!(guest.metadata(&format!("{nic}/local-ipv4s")), (200, "10.0.1.5\n10.0.1.77".to_owned()));
+        for server in ["169.254.169.253", "10.0.1.2"] {
+            let answer =
+                guest.run(move || resolve_from("10.0.1.77", server, "ip-10-0-1-6.gon-1.compute.internal"));
+            assert_eq!(answer, (0, Some([10, 0, 1, 6])), "{server}");
+        }
 
         // All of it works with the control plane off, and nothing else of the host is there.
         node.controller = None;
@@ -190,7 +203,11 @@ fn read_answer(query: &[u8], answer: &[u8]) -> (u8, Option<[u8; 4]>) {
 }
 
 fn resolve(server: &str, name: &str) -> (u8, Option<[u8; 4]>) {
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    resolve_from("0.0.0.0", server, name)
+}
+
+fn resolve_from(own: &str, server: &str, name: &str) -> (u8, Option<[u8; 4]>) {
+    let socket = std::net::UdpSocket::bind((own, 0)).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let query = question(name);
     socket.connect((server, 53)).unwrap();
