@@ -52,13 +52,14 @@ async function visit(options: {
   dark?: boolean;
   width?: number;
   height?: number;
+  motion?: boolean;
 }): Promise<Visit> {
   const context = await browser.newContext({
     locale: options.locale,
     colorScheme: options.dark ? 'dark' : 'light',
     viewport: { width: options.width ?? 1440, height: options.height ?? 900 },
     // With motion and without it: one of the walks has it.
-    reducedMotion: options.width === undefined ? 'reduce' : 'no-preference',
+    reducedMotion: options.width === undefined && !options.motion ? 'reduce' : 'no-preference',
   });
   const page = await context.newPage();
   const complaints: string[] = [];
@@ -324,6 +325,50 @@ describe('the built console', () => {
     await copy.getByText('production').waitFor();
     expect(tab.complaints).toEqual([]);
     await context.close();
+  });
+
+  it('shows menus and questions where they stay, so that no press ends beside its button', async () => {
+    const tab = await visit({ locale: 'en-US', motion: true });
+    const { page } = tab;
+    await page.goto(`${ORIGIN}/instances`);
+    await logIn(page, ENGLISH);
+    await page.getByRole('link', { name: '데이터베이스' }).waitFor();
+    const watched = ['.ant-dropdown-menu-item-danger', '.ant-modal-confirm-btns .ant-btn-dangerous'];
+    await page.evaluate((selectors) => {
+      const places: Record<string, string[]> = {};
+      Object.assign(window, { places });
+      const watch = () => {
+        for (const selector of selectors) {
+          const box = document.querySelector(selector)?.getBoundingClientRect();
+          // Before it is placed it is far outside.
+          if (box !== undefined && box.x > 0 && box.y > 0) {
+            const place = [box.x, box.y, box.width, box.height].map(Math.round).join(' ');
+            places[selector] = [...(places[selector] ?? []), place];
+          }
+        }
+        requestAnimationFrame(watch);
+      };
+      watch();
+    }, watched);
+    await page.getByRole('button', { name: 'Actions for 데이터베이스' }).click();
+    await page.waitForTimeout(400);
+    await page.getByRole('menuitem', { name: 'Terminate' }).click();
+    await page.getByRole('dialog', { name: 'Terminate 데이터베이스?' }).waitFor();
+    await page.waitForTimeout(400);
+    const places = await page.evaluate(
+      () => (window as unknown as { places: Record<string, string[]> }).places,
+    );
+    for (const selector of watched) {
+      expect(places[selector]?.length, selector).toBeGreaterThan(5);
+      expect([...new Set(places[selector])], selector).toHaveLength(1);
+    }
+    await page
+      .getByRole('dialog', { name: 'Terminate 데이터베이스?' })
+      .getByRole('button', { name: 'Terminate' })
+      .click();
+    await page.getByRole('row', { name: /데이터베이스.*Terminated/ }).waitFor({ timeout: 10_000 });
+    expect(tab.complaints).toEqual([]);
+    await tab.context.close();
   });
 
   it('fits a telephone', async () => {
