@@ -1,4 +1,5 @@
 /** A Chromium for the scripts in this folder. */
+import { existsSync } from 'node:fs';
 import { type Browser, chromium } from 'playwright-core';
 
 const FLAGS = [
@@ -12,8 +13,12 @@ const FLAGS = [
 ];
 
 export function openBrowser(): Promise<Browser> {
+  const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
+  if (!existsSync(executablePath)) {
+    throw new Error(`there is no browser at ${executablePath}: install Chromium, or name one with CHROMIUM`);
+  }
   return chromium.launch({
-    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+    executablePath,
     headless: true,
     args: FLAGS,
   });

@@ -94,7 +94,7 @@ async function visit(options: {
 
 /** Takes a picture and asks axe for everything that WCAG 2.2 A and AA forbid. */
 async function look({ page, complaints }: Visit, name: string): Promise<void> {
-  await page.waitForTimeout(350);
+  await page.waitForTimeout(250);
   await page.screenshot({ path: `${OUT}${name}.png` });
   await page.evaluate(axeSource);
   const result: AxeResults = await page.evaluate(() =>
@@ -115,9 +115,26 @@ async function logIn(page: Page, label: [user: string, password: string, submit:
   await page.getByRole('button', { name: label[2] }).click();
 }
 
-/** Unfolds the second row of a list. */
-async function unfold(page: Page, label: string): Promise<void> {
-  await page.getByRole('button', { name: label }).nth(1).click();
+/** The forms for new things. */
+const FORMS = [
+  'vpcs',
+  'security-groups',
+  'network-acls',
+  'network-interfaces',
+  'route-tables',
+  'prefix-lists',
+];
+
+/** Opens each form for a new thing and sends it empty: what is missing is said at the fields. */
+async function lookAtForms(tab: Visit, prefix: string, create: string): Promise<void> {
+  const { page } = tab;
+  for (const path of FORMS) {
+    await page.goto(`${ORIGIN}/${path}/create`);
+    const form = page.getByRole('dialog').getByRole('form');
+    await form.getByRole('button', { name: create, exact: true }).click();
+    await form.locator('.ant-form-item-explain-error').first().waitFor();
+    await look(tab, `${prefix}-create-${path}`);
+  }
 }
 
 async function movement(page: Page): Promise<number> {
@@ -129,7 +146,8 @@ async function movement(page: Page): Promise<number> {
 const ENGLISH: [string, string, string] = ['User name', 'Password', 'Log in'];
 const KOREAN: [string, string, string] = ['사용자 이름', '비밀번호', '로그인'];
 
-describe('the built console', () => {
+// Each in a context of its own; what they change of the cloud is not what another one looks at.
+describe.concurrent('the built console', () => {
   it('shows every view in English and light', async () => {
     const tab = await visit({ locale: 'en-US' });
     const { page } = tab;
@@ -200,27 +218,39 @@ describe('the built console', () => {
       .click();
     await look(tab, 'en-vpcs');
     await page.getByRole('link', { name: 'production' }).click();
-    await page.getByText('production-out').waitFor();
+    await page.getByText('production-out').first().waitFor();
     await page.getByText('Applied 2/2').waitFor();
     await look(tab, 'en-vpc');
-    await page.goto(`${ORIGIN}/security-groups`);
+    await page.getByRole('button', { name: 'Delete', exact: true }).click();
+    await page.getByRole('dialog', { name: 'Delete production?' }).waitFor();
+    await look(tab, 'en-vpc-delete');
     await page
-      .getByRole('button', { name: /expand row/i })
-      .nth(1)
+      .getByRole('dialog', { name: 'Delete production?' })
+      .getByRole('button', { name: 'Delete' })
       .click();
-    await page.getByText('Applied 2/2').waitFor();
+    await page.getByText('DependencyViolation').waitFor();
+    await page.getByRole('dialog', { name: 'Delete production?' }).waitFor({ state: 'hidden' });
+    await look(tab, 'en-vpc-delete-refused');
+    await page.getByRole('form', { name: 'Add a subnet' }).scrollIntoViewIfNeeded();
+    await look(tab, 'en-vpc-subnets');
+    await page.goto(`${ORIGIN}/security-groups`);
+    await page.getByText('SSH and web').waitFor();
     await look(tab, 'en-security-groups');
+    await page.getByRole('link', { name: 'web', exact: true }).click();
+    await page.getByText('Applied 2/2').waitFor();
+    await look(tab, 'en-security-group');
     await page.getByLabel('Source', { exact: true }).click();
     await page.getByText('anywhere').waitFor();
     await look(tab, 'en-security-group-peers');
     await page.goto(`${ORIGIN}/network-acls`);
-    await page
-      .getByRole('button', { name: /expand row/i })
-      .nth(1)
-      .click();
+    await page.getByText('data only').waitFor();
+    await look(tab, 'en-network-acls');
+    await page.getByRole('link', { name: 'data only' }).click();
     await page.getByText('5432').waitFor();
     await page.getByText('Applied 2/2').waitFor();
-    await look(tab, 'en-network-acls');
+    await page.getByRole('button', { name: /^Change 100 Inbound/ }).click();
+    await page.getByRole('button', { name: 'Save' }).waitFor();
+    await look(tab, 'en-network-acl');
     await page.goto(`${ORIGIN}/network-interfaces`);
     await page.getByText('Firewall, inside').waitFor();
     await look(tab, 'en-network-interfaces');
@@ -243,8 +273,9 @@ describe('the built console', () => {
     await page.getByText('Applied 2/2').waitFor();
     await page.getByLabel('CIDR block').fill('not a block');
     await page.getByRole('button', { name: 'Add', exact: true }).click();
-    await page.getByText('is not an IPv4 block').waitFor();
+    await page.getByText('is not an IPv4 block').first().waitFor();
     await look(tab, 'en-prefix-list');
+    await lookAtForms(tab, 'en', 'Create');
     await page.goto(`${ORIGIN}/no/such/page`);
     await page.getByText('There is no page at this address.').waitFor();
     await look(tab, 'en-notfound');
@@ -274,18 +305,17 @@ describe('the built console', () => {
     await page.getByText('서브넷을 선택하세요.', { exact: true }).waitFor();
     await look(tab, 'ko-dark-launch');
     await page.goto(`${ORIGIN}/security-groups`);
-    await page.getByRole('link', { name: 'VPC' }).waitFor();
-    await unfold(page, '펼치기');
+    await page.getByRole('link', { name: 'web', exact: true }).click();
     await page.getByText('적용됨 2/2').waitFor();
-    await look(tab, 'ko-dark-security-groups');
+    await look(tab, 'ko-dark-security-group');
     await page.goto(`${ORIGIN}/network-acls`);
-    await page.getByText('data only').waitFor();
-    await unfold(page, '펼치기');
+    await page.getByRole('link', { name: 'data only' }).click();
     await page.getByText('적용됨 2/2').waitFor();
-    await look(tab, 'ko-dark-network-acls');
+    await look(tab, 'ko-dark-network-acl');
+    await lookAtForms(tab, 'ko-dark', '생성');
     await page.goto(`${ORIGIN}/vpcs`);
     await page.getByRole('link', { name: 'production' }).click();
-    await page.getByText('production-out').waitFor();
+    await page.getByText('production-out').first().waitFor();
     await look(tab, 'ko-dark-vpc');
     await page.goto(`${ORIGIN}/network-interfaces`);
     await page.getByRole('link', { name: /^eni-/ }).first().click();
@@ -393,13 +423,15 @@ describe('the built console', () => {
     await look(tab, 'phone-route-table');
     await page.goto(`${ORIGIN}/vpcs`);
     await page.getByRole('link', { name: 'production' }).click();
-    await page.getByText('production-out').waitFor();
+    await page.getByText('production-out').first().waitFor();
     await look(tab, 'phone-vpc');
+    await page.getByRole('form', { name: 'Add a subnet' }).scrollIntoViewIfNeeded();
+    await look(tab, 'phone-vpc-subnets');
     await page.goto(`${ORIGIN}/network-acls`);
-    await page.getByText('data only').waitFor();
-    await unfold(page, 'Expand row');
+    await page.getByRole('link', { name: 'data only' }).click();
     await page.getByText('Applied 2/2').waitFor();
-    await look(tab, 'phone-network-acls');
+    await look(tab, 'phone-network-acl');
+    await lookAtForms(tab, 'phone', 'Create');
     expect(tab.complaints).toEqual([]);
     await tab.context.close();
   });

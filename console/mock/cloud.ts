@@ -15,6 +15,7 @@ import type {
   TokenResponse,
 } from '../src/api/types';
 import { toBase64 } from '../src/util/text.ts';
+import { LIFECYCLE_ROUTES, type LifecycleRoute, makeOrDelete } from './lifecycle.ts';
 import { MockNetwork, NETWORK_ROUTES, type NetworkRoute } from './network.ts';
 import { Refusal } from './refusal.ts';
 import { instance, STATE_CODES, seededWorld, type World } from './seed.ts';
@@ -44,6 +45,7 @@ export const ROUTES = [
   'GET /route-tables',
   'GET /prefix-lists',
   ...NETWORK_ROUTES,
+  ...LIFECYCLE_ROUTES,
   'GET /instances',
   'POST /instances',
   'GET /instances/{id}',
@@ -63,6 +65,10 @@ const PATTERNS = ROUTES.map((route) => ({
 
 function isNetworkRoute(route: Route | undefined): route is NetworkRoute {
   return (NETWORK_ROUTES as readonly (string | undefined)[]).includes(route);
+}
+
+function isLifecycleRoute(route: Route | undefined): route is LifecycleRoute {
+  return (LIFECYCLE_ROUTES as readonly (string | undefined)[]).includes(route);
 }
 
 interface Call {
@@ -204,6 +210,7 @@ export class MockCloud {
         code: error.code,
         detail: error.detail,
         ...(error.field === undefined ? {} : { field: error.field }),
+        ...(error.blockers.length === 0 ? {} : { blockers: error.blockers }),
         request_id: requestId,
       };
       return new Response(JSON.stringify(problem), {
@@ -250,6 +257,11 @@ export class MockCloud {
     }
     if (isNetworkRoute(route)) {
       return this.network.answer(route, { ids, query: url.searchParams, body });
+    }
+    if (isLifecycleRoute(route)) {
+      const item = makeOrDelete(this.world, route, { ids, query: url.searchParams, body });
+      const status = item === null ? 204 : /tach$/.test(route) || route.startsWith('PUT') ? 200 : 201;
+      return [status, item && this.network.changed(item)];
     }
     switch (route) {
       case 'POST /auth/logout':

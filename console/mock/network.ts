@@ -9,6 +9,7 @@ import type {
   NetworkAclEntry,
   NetworkInterface,
   PutNetworkAclEntry,
+  Route,
   RouteTable,
   SecurityGroupRule,
   UpdateNetworkInterface,
@@ -26,6 +27,7 @@ export const NETWORK_ROUTES = [
   'DELETE /security-groups/{id}/rules/{rule_id}',
   'GET /network-acls/{id}',
   'POST /network-acls/{id}/entries',
+  'PUT /network-acls/{id}/entries',
   'DELETE /network-acls/{id}/entries',
   'POST /network-acls/{id}/associations',
   'GET /network-interfaces/{id}',
@@ -36,6 +38,7 @@ export const NETWORK_ROUTES = [
   'POST /network-interfaces/{id}/private-ips/unassign',
   'GET /route-tables/{id}',
   'POST /route-tables/{id}/routes',
+  'PUT /route-tables/{id}/routes',
   'DELETE /route-tables/{id}/routes',
   'POST /route-tables/{id}/associations',
   'PUT /route-tables/{id}/associations/{association_id}',
@@ -55,11 +58,17 @@ export interface Said {
 
 const CIDR = /^\d{1,3}(\.\d{1,3}){3}\/\d{1,2}$/;
 
-function block(text: string, field: string): string {
+export function block(text: string, field: string): string {
   if (!CIDR.test(text)) {
     throw new Refusal(400, 'InvalidParameterValue', 'is not an IPv4 block', field);
   }
   return text;
+}
+
+function isSameDestination(a: Partial<Route>, b: Partial<Route>): boolean {
+  return (
+    a.destination_cidr === b.destination_cidr && a.destination_prefix_list_id === b.destination_prefix_list_id
+  );
 }
 
 export class MockNetwork {
@@ -73,13 +82,20 @@ export class MockNetwork {
 
   /** The status and body of the answer to one of `NETWORK_ROUTES`. */
   answer(route: NetworkRoute, said: Said): [number, unknown] {
-    if (!route.startsWith('GET')) {
-      this.applied = { ...this.applied, generation: this.applied.generation + 1 };
-    }
     const item = this.act(route, said);
-    followTables(this.world);
     const isNew = /^POST .*(rules|entries|routes|associations|cidr-blocks)$/.test(route);
-    return [isNew ? 201 : 200, { ...item, generation: this.applied.generation, applied: this.applied }];
+    return [isNew ? 201 : 200, route.startsWith('GET') ? this.shown(item) : this.changed(item)];
+  }
+
+  /** A thing as the answer to its change shows it. */
+  changed(item: object): object {
+    this.applied = { ...this.applied, generation: this.applied.generation + 1 };
+    followTables(this.world);
+    return this.shown(item);
+  }
+
+  private shown(item: object): object {
+    return { ...item, generation: this.applied.generation, applied: this.applied };
   }
 
   private act(route: NetworkRoute, { ids: [id = '', other = ''], query, body }: Said): object {
@@ -118,6 +134,14 @@ export class MockNetwork {
         return this.acl(id);
       case 'POST /network-acls/{id}/entries':
         return this.addEntry(id, body as PutNetworkAclEntry);
+      case 'PUT /network-acls/{id}/entries': {
+        const acl = this.acl(id);
+        const { direction, rule_number } = body as PutNetworkAclEntry;
+        acl.entries = acl.entries.filter(
+          (known) => known.direction !== direction || known.rule_number !== rule_number,
+        );
+        return this.addEntry(id, body as PutNetworkAclEntry);
+      }
       case 'DELETE /network-acls/{id}/entries': {
         const acl = this.acl(id);
         acl.entries = acl.entries.filter(
@@ -148,20 +172,23 @@ export class MockNetwork {
         return this.table(id);
       case 'POST /route-tables/{id}/routes': {
         const table = this.table(id);
-        const { destination_cidr, target_id } = body as CreateRoute;
-        block(destination_cidr, 'destination_cidr');
-        if (table.routes.some((known) => known.destination_cidr === destination_cidr)) {
+        const route = this.route(body as CreateRoute);
+        if (table.routes.some((known) => isSameDestination(known, route))) {
           throw new Refusal(409, 'RouteAlreadyExists', 'there is a route to it', 'destination_cidr');
         }
-        const target_type = target_id.startsWith('igw-') ? 'gateway' : 'instance';
-        table.routes = [...table.routes, { destination_cidr, target_id, target_type, state: 'active' }];
+        table.routes = [...table.routes, route];
+        return table;
+      }
+      case 'PUT /route-tables/{id}/routes': {
+        const table = this.table(id);
+        const route = this.route(body as CreateRoute);
+        table.routes = table.routes.map((known) => (isSameDestination(known, route) ? route : known));
         return table;
       }
       case 'DELETE /route-tables/{id}/routes': {
         const table = this.table(id);
-        table.routes = table.routes.filter(
-          (known) => known.destination_cidr !== query.get('destination_cidr'),
-        );
+        const said = Object.fromEntries(query) as Partial<Route>;
+        table.routes = table.routes.filter((known) => !isSameDestination(known, said));
         return table;
       }
       case 'POST /route-tables/{id}/associations': {
@@ -298,6 +325,17 @@ export class MockNetwork {
     }
   }
 
+  private route(body: CreateRoute): Route {
+    const { target_id, ...destination } = body;
+    if ('destination_cidr' in destination) {
+      block(destination.destination_cidr, 'destination_cidr');
+    } else {
+      this.list(destination.destination_prefix_list_id);
+    }
+    const target_type = target_id.startsWith('igw-') ? 'gateway' : 'instance';
+    return { ...destination, target_id, target_type, state: 'active' };
+  }
+
   private attach(id: string, { instance_id, device_index }: AttachNetworkInterface) {
     this.requireStopped(instance_id);
     return Object.assign(this.interface(id), {
@@ -344,8 +382,12 @@ export class MockNetwork {
     return table;
   }
 
-  private changeList(id: string, { add_entries, remove_entries, current_version }: UpdatePrefixList) {
+  private changeList(id: string, change: UpdatePrefixList) {
+    const { add_entries, remove_entries, current_version, max_entries } = change;
     const list = this.list(id);
+    if (max_entries) {
+      return Object.assign(list, { max_entries });
+    }
     if (current_version !== list.version) {
       throw new Refusal(
         409,

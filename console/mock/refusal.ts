@@ -4,13 +4,15 @@ export class Refusal extends Error {
   readonly code: string;
   readonly detail: string;
   readonly field: string | undefined;
+  readonly blockers: string[];
 
-  constructor(status: number, code: string, detail: string, field?: string) {
+  constructor(status: number, code: string, detail: string, field?: string, blockers: string[] = []) {
     super(detail);
     this.status = status;
     this.code = code;
     this.detail = detail;
     this.field = field;
+    this.blockers = blockers;
   }
 }
 

@@ -94,7 +94,7 @@ function image(name: string, description: string, kind: 'initramfs' | 'disk', me
   };
 }
 
-function vpc(name: string, cidr_block: string): Vpc {
+export function vpc(name: string, cidr_block: string): Vpc {
   return {
     ...mintId('vpc'),
     name,
@@ -114,7 +114,7 @@ function vpc(name: string, cidr_block: string): Vpc {
   };
 }
 
-function subnet(
+export function subnet(
   of: Vpc,
   name: string,
   cidr_block: string,
@@ -139,7 +139,7 @@ function subnet(
 }
 
 /** A group that lets in `open` (protocol, ports, and who if not everybody), or only itself; and everything out. */
-function group(
+export function group(
   of: Vpc,
   name: string,
   description: string,
@@ -237,7 +237,13 @@ export function instance(what: NewInstance): Instance {
 type EntryText = [NetworkAclEntry['direction'], number, NetworkAclEntry['action'], string, string, string];
 
 /** A network ACL: the entries that everything has, and those that are given. */
-function acl(of: Vpc, name: string, isDefault: boolean, subnets: Subnet[], own: EntryText[]): NetworkAcl {
+export function acl(
+  of: Vpc,
+  name: string,
+  isDefault: boolean,
+  subnets: Subnet[],
+  own: EntryText[],
+): NetworkAcl {
   const list = (direction: NetworkAclEntry['direction']): NetworkAclEntry[] => [
     ...own.filter(([way]) => way === direction).map(entry),
     ...(isDefault ? [entry([direction, 100, 'allow', 'all', 'all', '0.0.0.0/0'])] : []),
@@ -279,7 +285,7 @@ function entry([
   };
 }
 
-function gateway(of: Vpc, name: string): InternetGateway {
+export function gateway(of: Vpc, name: string): InternetGateway {
   return {
     ...mintId('igw'),
     name,
@@ -291,7 +297,7 @@ function gateway(of: Vpc, name: string): InternetGateway {
 }
 
 /** A route table with the local route and those that are given; the VPC's main one unless it has a name of its own. */
-function routeTable(
+export function routeTable(
   of: Vpc,
   name: string,
   subnets: Subnet[],
@@ -330,7 +336,12 @@ export function followTables({ subnets, routeTables }: Pick<World, 'subnets' | '
 }
 
 /** An interface of a subnet that is attached to nothing. */
-function looseInterface(of: Subnet, description: string, host: number, groups: string[]): NetworkInterface {
+export function looseInterface(
+  of: Subnet,
+  description: string,
+  host: number,
+  groups: string[],
+): NetworkInterface {
   const address = (last: number) => of.cidr_block.replace(/\d+\/\d+$/, String(last));
   return {
     ...mintId('eni'),

@@ -4,7 +4,7 @@ import { App } from './App';
 import './app.css';
 import { startI18n } from './i18n';
 import { makeRouter } from './routes';
-import { makeStore } from './store';
+import { followWindow, makeStore } from './store';
 
 // After an upgrade of the server the chunks of the old console are gone. Load the new one, but never in a loop.
 const RELOADED_KEY = 'gon.reloaded_at';
@@ -20,9 +20,11 @@ window.addEventListener('vite:preloadError', (event) => {
 const root = document.getElementById('root');
 if (root !== null) {
   void startI18n().then(() => {
+    const store = makeStore();
+    followWindow(store);
     createRoot(root).render(
       <StrictMode>
-        <App store={makeStore()} router={makeRouter()} />
+        <App store={store} router={makeRouter()} />
       </StrictMode>,
     );
   });

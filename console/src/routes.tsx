@@ -1,8 +1,26 @@
 /** Which page is shown where. Every page is a chunk of its own, loaded before the change of page is made. */
+import type { ComponentType } from 'react';
 import { createBrowserRouter, createMemoryRouter, Navigate, type RouteObject } from 'react-router';
 import { SessionGate } from './features/auth/SessionGate';
 import { CrashPage, NotFoundPage } from './features/shell/ErrorPages';
 import { paths } from './paths';
+
+/** A list's own path, and below it the form for another one and the page about one: each beside the list. */
+function beside(
+  path: string,
+  list: () => Promise<{ ListPage: ComponentType }>,
+  form: () => Promise<{ CreateDrawer: ComponentType }>,
+  details: () => Promise<{ DetailDrawer: ComponentType }>,
+): RouteObject {
+  return {
+    path,
+    lazy: async () => ({ Component: (await list()).ListPage }),
+    children: [
+      { path: 'create', lazy: async () => ({ Component: (await form()).CreateDrawer }) },
+      { path: ':id', lazy: async () => ({ Component: (await details()).DetailDrawer }) },
+    ],
+  };
+}
 
 /** Nothing: the first page's chunk takes less than the eye notices. */
 const blank = <div />;
@@ -48,72 +66,42 @@ export const routes: RouteObject[] = [
                   Component: (await import('./features/instances/LaunchPage')).LaunchPage,
                 }),
               },
-              {
-                path: paths.vpcs(),
-                lazy: async () => ({ Component: (await import('./features/vpcs/ListPage')).ListPage }),
-                children: [
-                  {
-                    path: ':id',
-                    lazy: async () => ({
-                      Component: (await import('./features/vpcs/DetailDrawer')).DetailDrawer,
-                    }),
-                  },
-                ],
-              },
-              {
-                path: paths.securityGroups(),
-                lazy: async () => ({
-                  Component: (await import('./features/security-groups/ListPage')).ListPage,
-                }),
-              },
-              {
-                path: paths.networkAcls(),
-                lazy: async () => ({
-                  Component: (await import('./features/network-acls/ListPage')).ListPage,
-                }),
-              },
-              {
-                path: paths.networkInterfaces(),
-                lazy: async () => ({
-                  Component: (await import('./features/network-interfaces/ListPage')).ListPage,
-                }),
-                children: [
-                  {
-                    path: ':id',
-                    lazy: async () => ({
-                      Component: (await import('./features/network-interfaces/DetailDrawer')).DetailDrawer,
-                    }),
-                  },
-                ],
-              },
-              {
-                path: paths.routeTables(),
-                lazy: async () => ({
-                  Component: (await import('./features/route-tables/ListPage')).ListPage,
-                }),
-                children: [
-                  {
-                    path: ':id',
-                    lazy: async () => ({
-                      Component: (await import('./features/route-tables/DetailDrawer')).DetailDrawer,
-                    }),
-                  },
-                ],
-              },
-              {
-                path: paths.prefixLists(),
-                lazy: async () => ({
-                  Component: (await import('./features/prefix-lists/ListPage')).ListPage,
-                }),
-                children: [
-                  {
-                    path: ':id',
-                    lazy: async () => ({
-                      Component: (await import('./features/prefix-lists/DetailDrawer')).DetailDrawer,
-                    }),
-                  },
-                ],
-              },
+              beside(
+                paths.vpcs(),
+                () => import('./features/vpcs/ListPage'),
+                () => import('./features/vpcs/CreateDrawer'),
+                () => import('./features/vpcs/DetailDrawer'),
+              ),
+              beside(
+                paths.securityGroups(),
+                () => import('./features/security-groups/ListPage'),
+                () => import('./features/security-groups/CreateDrawer'),
+                () => import('./features/security-groups/DetailDrawer'),
+              ),
+              beside(
+                paths.networkAcls(),
+                () => import('./features/network-acls/ListPage'),
+                () => import('./features/network-acls/CreateDrawer'),
+                () => import('./features/network-acls/DetailDrawer'),
+              ),
+              beside(
+                paths.networkInterfaces(),
+                () => import('./features/network-interfaces/ListPage'),
+                () => import('./features/network-interfaces/CreateDrawer'),
+                () => import('./features/network-interfaces/DetailDrawer'),
+              ),
+              beside(
+                paths.routeTables(),
+                () => import('./features/route-tables/ListPage'),
+                () => import('./features/route-tables/CreateDrawer'),
+                () => import('./features/route-tables/DetailDrawer'),
+              ),
+              beside(
+                paths.prefixLists(),
+                () => import('./features/prefix-lists/ListPage'),
+                () => import('./features/prefix-lists/CreateDrawer'),
+                () => import('./features/prefix-lists/DetailDrawer'),
+              ),
               { path: '*', element: <NotFoundPage /> },
             ],
           },

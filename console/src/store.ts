@@ -1,5 +1,6 @@
 /** The Redux store: RTK Query holds what the server says; the slices hold session, theme and socket state only. */
 import { combineReducers, configureStore } from '@reduxjs/toolkit';
+import { setupListeners } from '@reduxjs/toolkit/query';
 import { type TypedUseSelectorHook, useDispatch, useSelector } from 'react-redux';
 import { api } from './api';
 import { liveReducer, replayMiddleware } from './api/events';
@@ -26,6 +27,14 @@ export function makeStore() {
 }
 
 export type AppStore = ReturnType<typeof makeStore>;
+
+/**
+ * Tells the store when somebody looks at the window: what is shown is read again then, and on no timer while nobody
+ * does. Until the returned function is called.
+ */
+export function followWindow(store: AppStore): () => void {
+  return setupListeners(store.dispatch);
+}
 export type RootState = ReturnType<typeof rootReducer>;
 export type AppDispatch = AppStore['dispatch'];
 export const useAppDispatch: () => AppDispatch = useDispatch;

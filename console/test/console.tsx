@@ -60,23 +60,19 @@ export async function choose(user: UserEvent, label: string, option: string): Pr
   await user.click(found);
 }
 
-/** The row of a list in which a text stands. */
-export async function findRow(text: string): Promise<HTMLElement> {
-  const row = (await screen.findByText(text)).closest('tr');
-  if (row === null) {
-    throw new Error(`no row with ${text}`);
-  }
-  return row;
+/** Opens the form for another one of a list. */
+export async function openForm(user: UserEvent, title: string): Promise<HTMLElement> {
+  await user.click(await screen.findByRole('button', { name: title }));
+  return screen.findByRole('form', { name: title });
 }
 
 /** Presses a button that asks first, and says yes. */
 export async function confirmed(user: UserEvent, button: HTMLElement, answer: string): Promise<void> {
   await user.click(button);
   const yes = await waitFor(() => {
-    const [found] = screen
-      .getAllByRole('dialog')
-      .flatMap((dialog) => within(dialog).queryAllByRole('button', { name: answer }))
-      .filter((candidate) => candidate !== button);
+    const [found] = [...document.querySelectorAll<HTMLElement>('.ant-modal-confirm')].flatMap((question) =>
+      within(question).queryAllByRole('button', { name: answer }),
+    );
     if (found === undefined) {
       throw new Error(`nothing asks about ${answer}`);
     }

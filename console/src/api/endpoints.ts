@@ -11,8 +11,15 @@ import type {
   AssociateVpcCidrBlock,
   AttachNetworkInterface,
   ConsoleOutput,
+  CreateNetworkAcl,
+  CreateNetworkInterface,
+  CreatePrefixList,
   CreateRoute,
+  CreateRouteTable,
+  CreateSecurityGroup,
   CreateSecurityGroupRule,
+  CreateSubnet,
+  CreateVpc,
   Image,
   Instance,
   InstanceType,
@@ -28,6 +35,7 @@ import type {
   PutNetworkAclEntry,
   RefreshRequest,
   ReplaceNetworkAclAssociation,
+  RouteDestination,
   RouteTable,
   SecurityGroup,
   SecurityGroupRule,
@@ -35,6 +43,7 @@ import type {
   TokenResponse,
   UpdateNetworkInterface,
   UpdatePrefixList,
+  UpdateSubnet,
   Vpc,
 } from './types';
 
@@ -78,6 +87,19 @@ function once(key: string = randomUuid()): Record<string, string> {
 }
 
 const path = encodeURIComponent;
+
+/** Something to be made. The same body keeps its key until it has been: a lost answer makes nothing twice. */
+interface Creation<Body> {
+  key: string;
+  body: Body;
+}
+function creation<Body>(url: string) {
+  return ({ key, body }: Creation<Body>) => ({ url, method: 'POST', headers: once(key), body });
+}
+/** Something to be deleted, by its id. */
+function deletion(collection: string) {
+  return (id: string) => ({ url: `${collection}/${path(id)}`, method: 'DELETE' });
+}
 
 /** A body for one thing. */
 interface Change<Body> {
@@ -132,6 +154,18 @@ export const endpointsApi = baseApi.injectEndpoints({
     listInstanceTypes: build.query<InstanceType[], void>({
       queryFn: (_arg, _api, _extra, fetch) => wholeList<InstanceType>(fetch, 'instance-types'),
     }),
+    createVpc: build.mutation<Vpc, Creation<CreateVpc>>({ query: creation('vpcs') }),
+    createDefaultVpc: build.mutation<Vpc, void>({
+      query: () => ({ url: 'vpcs/default', method: 'POST', headers: once() }),
+    }),
+    deleteVpc: build.mutation<null, string>({ query: deletion('vpcs') }),
+    createSubnet: build.mutation<Subnet, Change<CreateSubnet>>({
+      query: ({ id, body }) => ({ url: `vpcs/${path(id)}/subnets`, method: 'POST', headers: once(), body }),
+    }),
+    updateSubnet: build.mutation<Subnet, Change<UpdateSubnet>>({
+      query: ({ id, body }) => ({ url: `subnets/${path(id)}`, method: 'PUT', body }),
+    }),
+    deleteSubnet: build.mutation<null, string>({ query: deletion('subnets') }),
     getVpc: build.query<Vpc, string>({ query: (id) => `vpcs/${path(id)}` }),
     associateVpcCidrBlock: build.mutation<Vpc, Change<AssociateVpcCidrBlock>>({
       query: ({ id, body }) => ({
@@ -157,6 +191,10 @@ export const endpointsApi = baseApi.injectEndpoints({
       queryFn: ({ vpc_id }, _api, _extra, fetch) =>
         wholeList<SecurityGroup>(fetch, 'security-groups', vpc_id === undefined ? {} : { vpc_id }),
     }),
+    createSecurityGroup: build.mutation<SecurityGroup, Creation<CreateSecurityGroup>>({
+      query: creation('security-groups'),
+    }),
+    deleteSecurityGroup: build.mutation<null, string>({ query: deletion('security-groups') }),
     getSecurityGroup: build.query<SecurityGroup, string>({ query: (id) => `security-groups/${path(id)}` }),
     addSecurityGroupRule: build.mutation<SecurityGroupRule, Change<CreateSecurityGroupRule>>({
       query: ({ id, body }) => ({
@@ -175,6 +213,10 @@ export const endpointsApi = baseApi.injectEndpoints({
     listNetworkAcls: build.query<NetworkAcl[], void>({
       queryFn: (_arg, _api, _extra, fetch) => wholeList<NetworkAcl>(fetch, 'network-acls'),
     }),
+    createNetworkAcl: build.mutation<NetworkAcl, Creation<CreateNetworkAcl>>({
+      query: creation('network-acls'),
+    }),
+    deleteNetworkAcl: build.mutation<null, string>({ query: deletion('network-acls') }),
     getNetworkAcl: build.query<NetworkAcl, string>({ query: (id) => `network-acls/${path(id)}` }),
     addNetworkAclEntry: build.mutation<NetworkAcl, Change<PutNetworkAclEntry>>({
       query: ({ id, body }) => ({
@@ -183,6 +225,9 @@ export const endpointsApi = baseApi.injectEndpoints({
         headers: once(),
         body,
       }),
+    }),
+    replaceNetworkAclEntry: build.mutation<NetworkAcl, Change<PutNetworkAclEntry>>({
+      query: ({ id, body }) => ({ url: `network-acls/${path(id)}/entries`, method: 'PUT', body }),
     }),
     removeNetworkAclEntry: build.mutation<NetworkAcl, { id: string; direction: string; rule_number: number }>(
       {
@@ -205,6 +250,31 @@ export const endpointsApi = baseApi.injectEndpoints({
       queryFn: (_arg, _api, _extra, fetch) => wholeList<InternetGateway>(fetch, 'internet-gateways'),
     }),
 
+    createInternetGateway: build.mutation<InternetGateway, { name?: string }>({
+      query: (body) => ({ url: 'internet-gateways', method: 'POST', headers: once(), body }),
+    }),
+    attachInternetGateway: build.mutation<InternetGateway, { id: string; vpc_id: string }>({
+      query: ({ id, ...body }) => ({
+        url: `internet-gateways/${path(id)}/attach`,
+        method: 'POST',
+        headers: once(),
+        body,
+      }),
+    }),
+    detachInternetGateway: build.mutation<InternetGateway, { id: string; vpc_id: string }>({
+      query: ({ id, ...body }) => ({
+        url: `internet-gateways/${path(id)}/detach`,
+        method: 'POST',
+        headers: once(),
+        body,
+      }),
+    }),
+    deleteInternetGateway: build.mutation<null, string>({ query: deletion('internet-gateways') }),
+
+    createNetworkInterface: build.mutation<NetworkInterface, Creation<CreateNetworkInterface>>({
+      query: creation('network-interfaces'),
+    }),
+    deleteNetworkInterface: build.mutation<null, string>({ query: deletion('network-interfaces') }),
     listNetworkInterfaces: build.query<NetworkInterface[], void>({
       queryFn: (_arg, _api, _extra, fetch) => wholeList<NetworkInterface>(fetch, 'network-interfaces'),
     }),
@@ -245,6 +315,10 @@ export const endpointsApi = baseApi.injectEndpoints({
     listRouteTables: build.query<RouteTable[], void>({
       queryFn: (_arg, _api, _extra, fetch) => wholeList<RouteTable>(fetch, 'route-tables'),
     }),
+    createRouteTable: build.mutation<RouteTable, Creation<CreateRouteTable>>({
+      query: creation('route-tables'),
+    }),
+    deleteRouteTable: build.mutation<null, string>({ query: deletion('route-tables') }),
     getRouteTable: build.query<RouteTable, string>({ query: (id) => `route-tables/${path(id)}` }),
     addRoute: build.mutation<RouteTable, Change<CreateRoute>>({
       query: ({ id, body }) => ({
@@ -254,8 +328,15 @@ export const endpointsApi = baseApi.injectEndpoints({
         body,
       }),
     }),
-    removeRoute: build.mutation<RouteTable, { id: string; destination_cidr: string }>({
-      query: ({ id, ...params }) => ({ url: `route-tables/${path(id)}/routes`, method: 'DELETE', params }),
+    replaceRoute: build.mutation<RouteTable, Change<CreateRoute>>({
+      query: ({ id, body }) => ({ url: `route-tables/${path(id)}/routes`, method: 'PUT', body }),
+    }),
+    removeRoute: build.mutation<RouteTable, { id: string; destination: RouteDestination }>({
+      query: ({ id, destination }) => ({
+        url: `route-tables/${path(id)}/routes`,
+        method: 'DELETE',
+        params: destination,
+      }),
     }),
     associateRouteTable: build.mutation<RouteTable, { id: string; subnet_id: string }>({
       query: ({ id, ...body }) => ({
@@ -286,6 +367,10 @@ export const endpointsApi = baseApi.injectEndpoints({
     listPrefixLists: build.query<PrefixList[], void>({
       queryFn: (_arg, _api, _extra, fetch) => wholeList<PrefixList>(fetch, 'prefix-lists'),
     }),
+    createPrefixList: build.mutation<PrefixList, Creation<CreatePrefixList>>({
+      query: creation('prefix-lists'),
+    }),
+    deletePrefixList: build.mutation<null, string>({ query: deletion('prefix-lists') }),
     getPrefixList: build.query<PrefixList, string>({ query: (id) => `prefix-lists/${path(id)}` }),
     updatePrefixList: build.mutation<PrefixList, Change<UpdatePrefixList>>({
       query: ({ id, body }) => ({ url: `prefix-lists/${path(id)}`, method: 'PUT', body }),

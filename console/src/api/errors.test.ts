@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { isUnreachable, toProblem, topLevelField } from './errors';
+import { topLevelField } from '../util/fields';
+import { isUnreachable, toProblem } from './errors';
 
 describe('problems', () => {
   it('keep code, detail, field, request id and blockers', () => {

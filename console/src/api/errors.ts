@@ -28,11 +28,6 @@ function text(value: unknown): string {
   return typeof value === 'string' ? value : '';
 }
 
-/** `security_group_ids[0]`, `/security_group_ids/0` and `security_group_ids.0` all name the same form field. */
-export function topLevelField(field: string): string {
-  return field.replace(/^[/.$]+/, '').split(/[.[/]/)[0] ?? field;
-}
-
 function fromBody(status: number, body: unknown): ApiProblem {
   if (typeof body !== 'object' || body === null || Array.isArray(body)) {
     return local(status, 'BadResponse');

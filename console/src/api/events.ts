@@ -48,6 +48,10 @@ export const liveTiming = {
   reconcile: 60_000,
   /** Of one thing whose last change is not yet in force everywhere. */
   settle: 1_000,
+  /** Of what a form chooses from: images come without an event. */
+  choices: 15_000,
+  /** Of that, while there is nothing to choose. */
+  noChoice: 2_000,
   /** From opening the socket to `ready`. */
   readyWithin: 10_000,
   firstRetry: 1_000,
@@ -88,6 +92,9 @@ function applyEvent(event: ResourceEvent): Thunk<void> {
       case 'route_table':
       case 'prefix_list':
         dispatch(api.util.invalidateTags(['Network']));
+        return;
+      case 'key_pair':
+        dispatch(api.util.invalidateTags(['LaunchOption']));
         return;
     }
   };
@@ -189,7 +196,7 @@ export function startLive(): Thunk<() => void> {
           failures = 0;
           clearTimeout(patience);
           dispatch(liveStatusChanged('live'));
-          dispatch(api.util.invalidateTags(['Instance', 'Network']));
+          dispatch(api.util.invalidateTags(['Instance', 'Network', 'LaunchOption']));
         } else if (message?.type === 'event' && ready) {
           dispatch(applyEvent(message));
         }

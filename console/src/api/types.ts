@@ -51,12 +51,25 @@ export type NetworkAclEntry = Omit<Schema['NetworkAclEntry'], 'direction' | 'act
 };
 export type InternetGateway = Schema['InternetGateway'];
 export type NetworkInterface = Schema['NetworkInterface'];
-export type Route = Schema['Route'];
-export type RouteTable = Schema['RouteTable'];
+/** To a block, or to the blocks of a prefix list, of which another route may have some. */
+export type Route = Omit<Schema['Route'], 'destination_cidr'> & {
+  destination_cidr?: string | null;
+  destination_prefix_list_id?: string | null;
+  ignored_cidrs?: string[];
+};
+export type RouteTable = Omit<Schema['RouteTable'], 'routes'> & { routes: Route[] };
 export type PrefixListEntry = Schema['PrefixListEntry'];
 export type PrefixList = Schema['PrefixList'];
 export type NetworkAcl = Omit<Schema['NetworkAcl'], 'entries'> & { entries: NetworkAclEntry[] };
 
+export type CreateVpc = Schema['CreateVpc'];
+export type CreateSubnet = Schema['CreateSubnet'];
+export type UpdateSubnet = Schema['UpdateSubnet'];
+export type CreateSecurityGroup = Schema['CreateSecurityGroup'];
+export type CreateNetworkAcl = Schema['CreateNetworkAcl'];
+export type CreateRouteTable = Schema['CreateRouteTable'];
+export type CreateNetworkInterface = Schema['CreateNetworkInterface'];
+export type CreatePrefixList = Schema['CreatePrefixList'];
 export type AssociateVpcCidrBlock = Schema['AssociateVpcCidrBlock'];
 export type CreateSecurityGroupRule = Schema['CreateSecurityGroupRule'];
 export type PutNetworkAclEntry = Schema['PutNetworkAclEntry'];
@@ -64,7 +77,8 @@ export type ReplaceNetworkAclAssociation = Schema['ReplaceNetworkAclAssociation'
 export type AttachNetworkInterface = Schema['AttachNetworkInterface'];
 export type AssignPrivateIps = Schema['AssignPrivateIps'];
 export type UpdateNetworkInterface = Schema['UpdateNetworkInterface'];
-export type CreateRoute = Schema['CreateRoute'];
+export type RouteDestination = { destination_cidr: string } | { destination_prefix_list_id: string };
+export type CreateRoute = RouteDestination & { target_id: string };
 export type UpdatePrefixList = Schema['UpdatePrefixList'];
 
 /** What the server sends on `/api/v1/ws` (not part of OpenAPI). */
@@ -85,7 +99,8 @@ export type ResourceEvent = { type: 'event'; seq: number; id: string } & (
         | 'internet_gateway'
         | 'network_interface'
         | 'route_table'
-        | 'prefix_list';
+        | 'prefix_list'
+        | 'key_pair';
       item: unknown;
     }
 );

@@ -1,8 +1,8 @@
-import { SearchOutlined } from '@ant-design/icons';
-import { Input, type TableColumnsType } from 'antd';
+import { PlusOutlined, SearchOutlined } from '@ant-design/icons';
+import { Button, Input, type TableColumnsType } from 'antd';
 import type { ReactNode } from 'react';
 import { useTranslation } from 'react-i18next';
-import { useSearchParams } from 'react-router';
+import { useNavigate, useSearchParams } from 'react-router';
 import type { RestCall } from '../util/curl';
 import { ApiSnippet } from './ApiSnippet';
 import { EmptyState } from './EmptyState';
@@ -22,6 +22,7 @@ export function ListView<T extends { id: string }>({
   problem,
   onRetry,
   empty,
+  create,
   expandable,
   width,
 }: {
@@ -38,18 +39,33 @@ export function ListView<T extends { id: string }>({
   onRetry: () => void;
   /** What is said when there is nothing at all. */
   empty: { title: string; hint: string };
+  /** What leads to the form for another one. */
+  create: { label: string; to: string };
   expandable?: { render: (row: T) => ReactNode };
   /** Below this width the table scrolls sideways. */
   width: number;
 }) {
   const { t } = useTranslation();
+  const navigate = useNavigate();
   const [params, setParams] = useSearchParams();
   const typed = params.get('q') ?? '';
   const wanted = typed.trim().toLowerCase();
   const shown = (rows ?? []).filter((row) => words(row).join('\n').toLowerCase().includes(wanted));
+  // What was searched for stays in the address.
+  const begin = () => void navigate({ pathname: create.to, search: params.toString() });
   return (
     <>
-      <PageHeader title={title} extra={<ApiSnippet calls={calls} />} />
+      <PageHeader
+        title={title}
+        extra={
+          <>
+            <ApiSnippet calls={calls} />
+            <Button type="primary" icon={<PlusOutlined aria-hidden="true" />} onClick={begin}>
+              {create.label}
+            </Button>
+          </>
+        }
+      />
       <Toolbar>
         <Input
           className="toolbar-search"
@@ -75,7 +91,20 @@ export function ListView<T extends { id: string }>({
             columns={columns}
             rows={shown}
             loading={rows === undefined}
-            empty={rows?.length ? <EmptyState title={t('common.noMatch')} /> : <EmptyState {...empty} />}
+            empty={
+              rows?.length ? (
+                <EmptyState title={t('common.noMatch')} />
+              ) : (
+                <EmptyState
+                  {...empty}
+                  action={
+                    <Button type="primary" onClick={begin}>
+                      {create.label}
+                    </Button>
+                  }
+                />
+              )
+            }
             expandable={expandable}
             width={width}
           />

@@ -1,15 +1,7 @@
-import {
-  AutoComplete,
-  Form,
-  Input,
-  type InputProps,
-  type InputRef,
-  Select,
-  type TableColumnsType,
-} from 'antd';
-import { forwardRef, type ReactNode } from 'react';
+import { Form, Input, Select, type TableColumnsType } from 'antd';
+import type { ReactNode } from 'react';
 import { useTranslation } from 'react-i18next';
-import { Option } from './Option';
+import { type Peer, PeerInput } from './PeerInput';
 import { type ChangeState, RowsEditor } from './RowsEditor';
 
 /** What the rules of a security group and the entries of a network ACL have in common. */
@@ -28,14 +20,6 @@ export interface RuleValues {
   /** Ports, or type and code for ICMP; what a protocol has none of is not looked at. */
   ports?: string;
   peer: string;
-}
-
-/** Something that can be the other side of a rule. */
-export interface Peer {
-  /** What the rule says: a block or an id. */
-  value: string;
-  name: string;
-  note?: string;
 }
 
 const PROTOCOLS = ['tcp', 'udp', 'icmp', 'all'];
@@ -57,6 +41,20 @@ export function packetsOf({ direction, protocol, ports }: RuleValues) {
     ...(protocol === 'icmp' && type ? { icmp_type: Number(type) } : {}),
     ...(protocol === 'icmp' && code ? { icmp_code: Number(code) } : {}),
   };
+}
+
+/** The form's fields for those of the API. */
+const FIELDS: Record<string, string> = {
+  port_range: 'ports',
+  icmp_type: 'ports',
+  icmp_code: 'ports',
+  source_destination: 'peer',
+  cidr_block: 'peer',
+};
+
+/** What the form's field for ports holds for a rule. */
+function portsField(rule: Rule): string {
+  return hasPorts(rule.protocol) ? rule.port_range : rule.protocol === 'icmp' ? portsText(rule, '') : '';
 }
 
 /** Ports, or type and code for ICMP. */
@@ -96,12 +94,6 @@ function PortsField() {
   );
 }
 
-/** The field of a choice in which nothing need be chosen: while nothing is, antd names an option that does not exist. */
-const TypedChoice = forwardRef<InputRef, InputProps>((props, ref) => {
-  const active = props['aria-activedescendant'];
-  return <Input {...props} ref={ref} aria-activedescendant={active?.endsWith('_-1') ? undefined : active} />;
-});
-
 /** The other side: typed, or chosen of what there is. */
 function PeerField({ hint, peers }: { hint: string; peers: Peer[] | undefined }) {
   const { t } = useTranslation();
@@ -113,22 +105,7 @@ function PeerField({ hint, peers }: { hint: string; peers: Peer[] | undefined })
       label={t(direction === 'inbound' ? 'rules.source' : 'rules.destination')}
       rules={[{ required: true, whitespace: true, message: t('rules.peerRequired') }]}
     >
-      {peers === undefined ? (
-        <Input className="mono" autoComplete="off" spellCheck={false} placeholder={hint} />
-      ) : (
-        <AutoComplete
-          options={peers.map(({ value, name, note }) => ({
-            value,
-            text: `${value} ${name} ${note ?? ''}`.toLowerCase(),
-            label: <Option name={name} note={note} />,
-          }))}
-          showSearch={{
-            filterOption: (typed, option) => (option?.text ?? '').includes(typed.trim().toLowerCase()),
-          }}
-        >
-          <TypedChoice className="mono" spellCheck={false} placeholder={hint} />
-        </AutoComplete>
-      )}
+      <PeerInput hint={hint} peers={peers} />
     </Form.Item>
   );
 }
@@ -151,6 +128,7 @@ export function RuleRows<T extends Rule, V extends RuleValues = RuleValues>({
   isFixed,
   rowClassName,
   onAdd,
+  replace,
   onRemove,
   state,
 }: {
@@ -167,8 +145,8 @@ export function RuleRows<T extends Rule, V extends RuleValues = RuleValues>({
   empty?: string;
   /** Columns of its own: after the direction, and at the end. */
   columns?: { first?: TableColumnsType<T>; last?: TableColumnsType<T> };
-  /** Fields of its own: after the direction, and at the end. */
-  fields?: { first?: ReactNode; last?: ReactNode };
+  /** Fields of its own: after the direction (told whether a rule is being changed), and at the end. */
+  fields?: { first?: (changing: boolean) => ReactNode; last?: ReactNode };
   initial?: Partial<V>;
   /** What the other side may be. */
   peerHint: string;
@@ -177,6 +155,8 @@ export function RuleRows<T extends Rule, V extends RuleValues = RuleValues>({
   isFixed?: (row: T) => boolean;
   rowClassName?: (row: T) => string;
   onAdd: (values: V) => Promise<boolean>;
+  /** How one is put in the place of another, where that can be done: what the form holds beside the packets. */
+  replace?: { values: (row: T) => Partial<V>; send: (values: V) => Promise<boolean> };
   onRemove: (row: T) => Promise<boolean>;
   state: ChangeState;
 }) {
@@ -214,21 +194,37 @@ export function RuleRows<T extends Rule, V extends RuleValues = RuleValues>({
         ...(columns.last ?? []),
       ]}
       onRemove={onRemove}
+      edit={
+        replace && {
+          first: 'protocol',
+          send: replace.send,
+          values: (row) =>
+            ({
+              direction: row.direction,
+              protocol: row.protocol,
+              ports: portsField(row),
+              peer: peerOf(row),
+              ...replace.values(row),
+            }) as Partial<V>,
+        }
+      }
       add={{
         label: addLabel,
         initial: { direction: 'inbound', protocol: 'tcp', ...initial } as Partial<V>,
         send: onAdd,
-        fields: (
+        fieldOf: (field) => FIELDS[field] ?? field,
+        fields: (changing) => (
           <>
             <Form.Item name="direction" label={t('rules.direction')}>
               <Select
+                disabled={changing}
                 options={(['inbound', 'outbound'] as const).map((value) => ({
                   value,
                   label: t(`rules.${value}`),
                 }))}
               />
             </Form.Item>
-            {fields.first}
+            {fields.first?.(changing)}
             <Form.Item name="protocol" label={t('rules.protocol')}>
               <Select options={PROTOCOLS.map((value) => ({ value, label: protocolText(value) }))} />
             </Form.Item>

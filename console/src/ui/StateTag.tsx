@@ -12,6 +12,8 @@ const TONES: Record<KnownState, 'good' | 'busy' | 'idle' | 'bad'> = {
   terminated: 'idle',
   available: 'good',
   'in-use': 'good',
+  attached: 'good',
+  detached: 'idle',
   active: 'good',
   blackhole: 'bad',
   deleting: 'busy',

@@ -145,7 +145,12 @@ function Details({ instance }: { instance: Instance }) {
               <ul key="groups">
                 {instance.security_group_ids.map((id) => (
                   <li key={id}>
-                    <Reference id={id} name={nameIn(groups, id)} what={t('detail.securityGroups')} />
+                    <Reference
+                      id={id}
+                      name={nameIn(groups, id)}
+                      what={t('detail.securityGroups')}
+                      to={paths.securityGroup(id)}
+                    />
                   </li>
                 ))}
               </ul>,

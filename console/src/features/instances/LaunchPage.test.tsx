@@ -1,9 +1,17 @@
-import { screen, waitFor, within } from '@testing-library/react';
+import { act, screen, waitFor, within } from '@testing-library/react';
 import type { UserEvent } from '@testing-library/user-event';
 import { HttpResponse, http } from 'msw';
-import { describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it } from 'vitest';
+import { seededWorld } from '../../../mock/seed';
 import { callsTo, choose, openConsole } from '../../../test/console';
 import { server } from '../../../test/setup';
+import { liveTiming } from '../../api/events';
+import { followWindow } from '../../store';
+
+const realTiming = { ...liveTiming };
+afterEach(() => {
+  Object.assign(liveTiming, realTiming);
+});
 
 async function fill(user: UserEvent, name: string): Promise<void> {
   await user.type(await screen.findByLabelText('Name'), name);
@@ -71,6 +79,27 @@ describe('the launch form', () => {
     await choose(user, 'Subnet', 'bench');
     await screen.findAllByText('172.20.1.0/24 · gon-1b');
     expect(toggle.getAttribute('aria-checked')).toBe('false');
+  });
+
+  it('offers an image that is there only after the form', async () => {
+    const world = seededWorld();
+    const images = world.images.splice(0);
+    Object.assign(liveTiming, { noChoice: 50 });
+    const { cloud, store, user } = openConsole('/instances/launch', { world });
+    expect(await screen.findByText(/There is no image to launch from/)).toBeTruthy();
+    cloud.world.images.push(...images);
+    await waitFor(() => expect(screen.queryByText(/There is no image to launch from/)).toBeNull());
+    await choose(user, 'Image', 'gon-linux');
+    // A further one is seen by whoever comes back to the window.
+    const stop = followWindow(store);
+    const [pattern] = images;
+    if (pattern !== undefined) {
+      cloud.world.images.push({ ...pattern, id: 'ami-00000000000000abc', name: 'brand-new' });
+    }
+    act(() => void window.dispatchEvent(new Event('focus')));
+    await waitFor(() => expect(callsTo(cloud, 'GET', /^\/images/).length).toBeGreaterThan(2));
+    await choose(user, 'Image', 'brand-new');
+    stop();
   });
 
   it('offers no type that is too small for the image', async () => {

@@ -1,5 +1,5 @@
 import { Alert, App, Button, Form, Input, Select, Switch } from 'antd';
-import { type ReactNode, useEffect, useMemo, useRef, useState } from 'react';
+import { type ReactNode, useEffect, useRef, useState } from 'react';
 import { useTranslation } from 'react-i18next';
 import { useNavigate } from 'react-router';
 import {
@@ -19,9 +19,12 @@ import { Option } from '../../ui/Option';
 import { PageHeader } from '../../ui/PageHeader';
 import { ProblemAlert } from '../../ui/ProblemAlert';
 import { requiredMark } from '../../ui/requiredMark';
+import { RequestKeys } from '../../util/requestKeys';
 import { utf8Length } from '../../util/text';
 import { memoryText } from '../../util/units';
-import { fieldOf, LaunchKeys, type LaunchValues, toRequest } from './launchRequest';
+import { searchable, subnetOptions } from '../shared/fields';
+import { useChoices } from '../shared/useLists';
+import { fieldOf, type LaunchValues, toRequest } from './launchRequest';
 
 const USER_DATA_LIMIT = 16 * 1024;
 
@@ -33,13 +36,15 @@ export function LaunchPage() {
   const values = Form.useWatch([], form) as LaunchValues | undefined;
   const [launch, { isLoading }] = useLaunchInstanceMutation();
   const [refusal, setRefusal] = useState<ApiProblem | null>(null);
-  const [keys] = useState(() => new LaunchKeys());
+  const [keys] = useState(() => new RequestKeys());
 
-  const images = useListImagesQuery();
-  const types = useListInstanceTypesQuery();
-  const subnets = useListSubnetsQuery();
-  const vpcs = useListVpcsQuery();
-  const keyPairs = useListKeyPairsQuery();
+  const { options, watch } = useChoices();
+  const images = useListImagesQuery(undefined, options);
+  const types = useListInstanceTypesQuery(undefined, options);
+  const subnets = useListSubnetsQuery(undefined, options);
+  const vpcs = useListVpcsQuery(undefined, options);
+  const keyPairs = useListKeyPairsQuery(undefined, options);
+  watch(images.data, types.data, subnets.data);
   const subnet = subnets.data?.find(({ id }) => id === values?.subnet_id);
   const vpcId = subnet?.vpc_id;
   const groups = useListSecurityGroupsQuery({ vpc_id: vpcId ?? '' }, { skip: vpcId === undefined });
@@ -80,25 +85,6 @@ export function LaunchPage() {
     }
   }, [images.data, types.data, subnets.data, form]);
 
-  const subnetOptions = useMemo(() => {
-    const byVpc = new Map<string, NonNullable<typeof subnets.data>>();
-    for (const item of subnets.data ?? []) {
-      byVpc.set(item.vpc_id, [...(byVpc.get(item.vpc_id) ?? []), item]);
-    }
-    return [...byVpc].map(([id, members]) => {
-      const vpc = vpcs.data?.find((candidate) => candidate.id === id);
-      return {
-        label: vpc === undefined ? id : `${vpc.name} · ${vpc.cidr_block}`,
-        title: id,
-        options: members.map((item) => ({
-          value: item.id,
-          text: `${item.name} ${item.cidr_block} ${item.availability_zone} ${item.id}`,
-          label: <Option name={item.name} note={`${item.cidr_block} · ${item.availability_zone}`} />,
-        })),
-      };
-    });
-  }, [subnets.data, vpcs.data]);
-
   const lists = [images, types, subnets, vpcs, keyPairs, groups];
   const failed = lists.find(({ error }) => error !== undefined);
   const missing = [
@@ -126,7 +112,6 @@ export function LaunchPage() {
     }
   };
 
-  const searchable = { showSearch: { optionFilterProp: 'text' } } as const;
   const nameOf = (list: { id: string; name: string }[] | undefined, id: string | undefined) =>
     list?.find((item) => item.id === id)?.name ?? id;
   const chosen = (value: ReactNode) => value || <span className="muted">{t('launch.notChosen')}</span>;
@@ -230,7 +215,11 @@ export function LaunchPage() {
               label={t('common.subnet')}
               rules={[{ required: true, message: t('launch.subnetRequired') }]}
             >
-              <Select {...searchable} loading={subnets.isLoading} options={subnetOptions} />
+              <Select
+                {...searchable}
+                loading={subnets.isLoading}
+                options={subnetOptions(subnets.data, vpcs.data)}
+              />
             </Form.Item>
             <Form.Item name="security_group_ids" label={t('launch.securityGroups')}>
               <Select

@@ -1,8 +1,7 @@
 /** From the launch form to the request body, and from a refusal back to the form's fields. */
-import { topLevelField } from '../../api/errors';
 import type { LaunchInstanceRequest } from '../../api/types';
+import { topLevelField } from '../../util/fields';
 import { toBase64 } from '../../util/text';
-import { randomUuid } from '../../util/uuid';
 
 export interface LaunchValues {
   name?: string;
@@ -45,22 +44,4 @@ export function toRequest(values: LaunchValues): LaunchInstanceRequest {
 export function fieldOf(problem: { field: string | null }): LaunchField | undefined {
   const name = problem.field === null ? null : topLevelField(problem.field);
   return FIELDS.find((field) => field === name);
-}
-
-/**
- * Keys for `Idempotency-Key`: the same body gets the same key until it has succeeded, so sending it again after a lost
- * answer does not launch twice.
- */
-export class LaunchKeys {
-  private body = '';
-  private key = '';
-
-  keyFor(request: LaunchInstanceRequest): string {
-    const body = JSON.stringify(request);
-    if (body !== this.body) {
-      this.body = body;
-      this.key = randomUuid();
-    }
-    return this.key;
-  }
 }

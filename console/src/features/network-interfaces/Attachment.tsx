@@ -1,10 +1,11 @@
-import { App, Button, Form, Select } from 'antd';
+import { App, Button, Form, Select, Switch } from 'antd';
 import { useTranslation } from 'react-i18next';
 import { Link } from 'react-router';
 import {
   useAttachNetworkInterfaceMutation,
   useDetachNetworkInterfaceMutation,
   useListNetworkInterfacesQuery,
+  useUpdateNetworkInterfaceMutation,
 } from '../../api';
 import type { AttachNetworkInterface, Instance, NetworkInterface } from '../../api/types';
 import { paths } from '../../paths';
@@ -111,6 +112,7 @@ function Attached({ item, instance }: { item: NetworkInterface; instance: string
   const { t } = useTranslation();
   const { modal } = App.useApp();
   const [detach] = useDetachNetworkInterfaceMutation();
+  const [update] = useUpdateNetworkInterfaceMutation();
   const { change, state } = useChange();
   return (
     <>
@@ -130,7 +132,16 @@ function Attached({ item, instance }: { item: NetworkInterface; instance: string
           ],
           [
             t('networkInterfaces.endsWithInstance'),
-            item.delete_on_termination ? t('common.yes') : t('common.no'),
+            <Switch
+              key="ends"
+              size="small"
+              aria-label={t('networkInterfaces.endsWithInstance')}
+              checked={item.delete_on_termination}
+              loading={state.busy}
+              onChange={(delete_on_termination) =>
+                void change(() => update({ id: item.id, body: { delete_on_termination } }).unwrap())
+              }
+            />,
           ],
         ]}
       />

@@ -3,6 +3,7 @@ import { useTranslation } from 'react-i18next';
 import { useParams } from 'react-router';
 import {
   useAssignPrivateIpsMutation,
+  useDeleteNetworkInterfaceMutation,
   useGetNetworkInterfaceQuery,
   useListSecurityGroupsQuery,
   useListSubnetsQuery,
@@ -124,7 +125,8 @@ function Addresses({ item }: { item: NetworkInterface }) {
         onRemove={({ address }) => change(() => unassign({ id, address }).unwrap())}
         add={{
           label: t('networkInterfaces.addAddress'),
-          fields: (
+          fieldOf: (field) => (field === 'private_ips' ? 'address' : field),
+          fields: () => (
             <Form.Item name="address" className="row-wide" label={t('networkInterfaces.address')}>
               <Input className="mono" autoComplete="off" placeholder={t('networkInterfaces.addressHint')} />
             </Form.Item>
@@ -161,7 +163,12 @@ function Groups({ item }: { item: NetworkInterface }) {
       <ul className="plain-list">
         {item.security_group_ids.map((id) => (
           <li key={id}>
-            <Reference id={id} name={nameIn(groups, id)} what={t('detail.securityGroups')} />
+            <Reference
+              id={id}
+              name={nameIn(groups, id)}
+              what={t('detail.securityGroups')}
+              to={paths.securityGroup(id)}
+            />
           </li>
         ))}
       </ul>
@@ -205,8 +212,9 @@ function Groups({ item }: { item: NetworkInterface }) {
 export function DetailDrawer() {
   const { t } = useTranslation();
   const { id = '' } = useParams();
-  const { options, read } = useDetails();
+  const { options, read, remove } = useDetails();
   const { item, problem, refetch } = read(useGetNetworkInterfaceQuery(id, options));
+  const [drop] = useDeleteNetworkInterfaceMutation();
   return (
     <ResourceDrawer
       title={(known) => (
@@ -224,12 +232,21 @@ export function DetailDrawer() {
         },
         { method: 'POST', path: `/network-interfaces/${id}/detach` },
         { method: 'POST', path: `/network-interfaces/${id}/private-ips`, body: { count: 1 } },
+        { method: 'PUT', path: `/network-interfaces/${id}`, body: { source_dest_check: false } },
+        { method: 'DELETE', path: `/network-interfaces/${id}` },
       ]}
       list={paths.networkInterfaces()}
       item={item}
       problem={problem}
       onRetry={refetch}
       missing={{ title: t('networkInterfaces.missing'), back: t('networkInterfaces.showAll') }}
+      removal={({ description, instance_id }) => ({
+        id,
+        name: description || id,
+        body: t('networkInterfaces.deleteBody'),
+        hindrance: instance_id ? t('networkInterfaces.attachedStays') : undefined,
+        run: () => remove(() => drop(id).unwrap()),
+      })}
     >
       {(known) => (
         <>

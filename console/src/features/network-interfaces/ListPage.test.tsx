@@ -1,6 +1,6 @@
 import { screen, waitFor, within } from '@testing-library/react';
 import { afterEach, describe, expect, it } from 'vitest';
-import { callsTo, choose, confirmed, type Opened, openConsole } from '../../../test/console';
+import { callsTo, choose, confirmed, type Opened, openConsole, openForm } from '../../../test/console';
 import { liveTiming } from '../../api/events';
 
 const realTiming = { ...liveTiming };
@@ -43,6 +43,52 @@ describe('network interfaces', () => {
     await confirmed(user, detach, 'Detach');
     expect(await screen.findByRole('button', { name: 'Attach' })).toBeTruthy();
     expect(callsTo(cloud, 'POST', `/network-interfaces/${id}/detach`)).toHaveLength(1);
+  });
+
+  it('are made in a subnet with addresses and groups, and deleted while they are loose', async () => {
+    const { cloud, user, router } = openConsole('/network-interfaces');
+    const form = await openForm(user, 'Create network interface');
+    await choose(user, 'Subnet', 'data-a');
+    await user.type(within(form).getByLabelText('Description'), 'Router');
+    await user.type(within(form).getByLabelText('Private IP'), '10.0.2.40');
+    await user.type(within(form).getByLabelText('Further private IPs'), '2');
+    await choose(user, 'Security groups', 'web');
+    await user.click(within(form).getByRole('switch', { name: 'Source/destination check' }));
+    const create = within(form).getByRole('button', { name: 'Create' });
+    await user.click(create);
+    await waitFor(() => expect(within(form).getAllByText('the address is in use')).toHaveLength(2));
+    await user.clear(within(form).getByLabelText('Private IP'));
+    await user.type(within(form).getByLabelText('Private IP'), '10.0.2.60');
+    await user.click(create);
+    const addresses = await screen.findByLabelText('Addresses');
+    expect(within(addresses).getAllByRole('row')).toHaveLength(4);
+    const [made] = cloud.world.networkInterfaces;
+    expect(callsTo(cloud, 'POST', '/network-interfaces').at(-1)?.body).toEqual({
+      subnet_id: made?.subnet_id,
+      description: 'Router',
+      private_ip: '10.0.2.60',
+      secondary_private_ip_count: 2,
+      security_group_ids: [cloud.world.securityGroups.find(({ name }) => name === 'web')?.id],
+      source_dest_check: false,
+    });
+    await user.click(screen.getByRole('button', { name: 'Delete' }));
+    const question = await screen.findByRole('dialog', { name: 'Delete Router?' });
+    await user.click(within(question).getByRole('button', { name: 'Delete' }));
+    await waitFor(() => expect(router.state.location.pathname).toBe('/network-interfaces'));
+    expect(cloud.world.networkInterfaces.includes(made as never)).toBe(false);
+  });
+
+  it('that are attached are not deleted, and end with their instance or not', async () => {
+    const { cloud, user } = openConsole('/network-interfaces');
+    const primary = cloud.world.networkInterfaces.find(({ is_primary }) => is_primary);
+    await user.click(await screen.findByRole('link', { name: primary?.id }));
+    await user.click(await screen.findByRole('switch', { name: 'Delete on termination' }));
+    await waitFor(() =>
+      expect(callsTo(cloud, 'PUT', `/network-interfaces/${primary?.id}`).map(({ body }) => body)).toEqual([
+        { delete_on_termination: false },
+      ]),
+    );
+    expect(screen.getByRole<HTMLButtonElement>('button', { name: 'Delete' }).disabled).toBe(true);
   });
 
   it('stay where they are when they are primary', async () => {

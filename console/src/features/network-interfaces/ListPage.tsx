@@ -96,6 +96,7 @@ export function ListPage() {
         problem={interfaces.error as ApiProblem | undefined}
         onRetry={() => void interfaces.refetch()}
         empty={{ title: t('networkInterfaces.empty'), hint: t('networkInterfaces.emptyHint') }}
+        create={{ label: t('networkInterfaces.create'), to: paths.createNetworkInterface() }}
         width={1090}
       />
       <Outlet />

@@ -1,6 +1,6 @@
 import { screen, waitFor, within } from '@testing-library/react';
 import { describe, expect, it } from 'vitest';
-import { callsTo, confirmed, type Opened, openConsole } from '../../../test/console';
+import { callsTo, confirmed, type Opened, openConsole, openForm } from '../../../test/console';
 
 /** Opens the page of the list "offices", which is at version 3. */
 async function openOffices(): Promise<Opened & { entries: HTMLElement; id: string }> {
@@ -29,6 +29,49 @@ describe('prefix lists', () => {
       { remove_entries: ['198.51.100.0/24'], current_version: 4 },
     ]);
     expect(await screen.findByText('Applied 2/2')).toBeTruthy();
+  });
+
+  it('are made with their entries, a line each, grow, and are deleted', async () => {
+    const { cloud, user, router } = openConsole('/prefix-lists');
+    const form = await openForm(user, 'Create prefix list');
+    await user.type(within(form).getByLabelText('Name'), 'partners');
+    await user.type(within(form).getByLabelText('Entries'), '192.0.2.0/24  Head office{Enter}nonsense');
+    await user.click(within(form).getByRole('button', { name: 'Create' }));
+    await waitFor(() => expect(within(form).getAllByText('is not an IPv4 block')).toHaveLength(2));
+    await user.clear(within(form).getByLabelText('Entries'));
+    await user.type(
+      within(form).getByLabelText('Entries'),
+      '192.0.2.0/24  Head office{Enter}198.51.100.0/24',
+    );
+    await user.click(within(form).getByRole('button', { name: 'Create' }));
+    const entries = await screen.findByLabelText('Entries of partners');
+    expect(within(entries).getByText('Head office')).toBeTruthy();
+    const id = cloud.world.prefixLists.at(-1)?.id;
+    expect(callsTo(cloud, 'POST', '/prefix-lists').at(-1)?.body).toEqual({
+      name: 'partners',
+      max_entries: 10,
+      entries: [{ cidr: '192.0.2.0/24', description: 'Head office' }, { cidr: '198.51.100.0/24' }],
+    });
+    const size = screen.getByRole('form', { name: 'Size' });
+    await user.clear(within(size).getByLabelText('Most entries'));
+    await user.type(within(size).getByLabelText('Most entries'), '20');
+    await user.click(within(size).getByRole('button', { name: 'Save' }));
+    await waitFor(() =>
+      expect(callsTo(cloud, 'PUT', `/prefix-lists/${id}`).map(({ body }) => body)).toEqual([
+        { max_entries: 20 },
+      ]),
+    );
+    await confirmed(user, screen.getByRole('button', { name: 'Delete' }), 'Delete');
+    await waitFor(() => expect(router.state.location.pathname).toBe('/prefix-lists'));
+    expect(cloud.world.prefixLists).toHaveLength(1);
+  });
+
+  it('that rules name are not deleted, and say which those are', async () => {
+    const { cloud, user } = await openOffices();
+    await confirmed(user, screen.getByRole('button', { name: 'Delete' }), 'Delete');
+    const alert = (await screen.findByText('DependencyViolation')).closest('[role=alert]');
+    expect(alert?.textContent).toContain(cloud.world.securityGroups.find(({ name }) => name === 'web')?.id);
+    expect(screen.getByLabelText('Entries of offices')).toBeTruthy();
   });
 
   it('are not changed by somebody who has not seen the last change', async () => {

@@ -44,6 +44,7 @@ export function ListPage() {
         problem={lists.error as ApiProblem | undefined}
         onRetry={() => void lists.refetch()}
         empty={{ title: t('prefixLists.empty'), hint: t('prefixLists.emptyHint') }}
+        create={{ label: t('prefixLists.create'), to: paths.createPrefixList() }}
         width={780}
       />
       <Outlet />

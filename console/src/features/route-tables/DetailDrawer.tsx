@@ -1,25 +1,29 @@
-import { App, Button, Form, Input, Select } from 'antd';
+import { App, Button, Form, Select } from 'antd';
 import { useTranslation } from 'react-i18next';
 import { Link, useParams } from 'react-router';
 import {
   useAddRouteMutation,
   useAssociateRouteTableMutation,
+  useDeleteRouteTableMutation,
   useDisassociateRouteTableMutation,
   useGetRouteTableQuery,
   useListInternetGatewaysQuery,
   useListNetworkInterfacesQuery,
+  useListPrefixListsQuery,
   useListRouteTablesQuery,
   useListSubnetsQuery,
   useListVpcsQuery,
   useMoveRouteTableAssociationMutation,
   useRemoveRouteMutation,
+  useReplaceRouteMutation,
 } from '../../api';
-import type { CreateRoute, Route, RouteTable } from '../../api/types';
+import type { PrefixList, Route, RouteTable } from '../../api/types';
 import { paths } from '../../paths';
 import { AppliedText } from '../../ui/AppliedText';
 import { CopyText } from '../../ui/CopyText';
 import { Facts } from '../../ui/Facts';
 import { Option } from '../../ui/Option';
+import { PeerInput } from '../../ui/PeerInput';
 import { ProblemAlert } from '../../ui/ProblemAlert';
 import { Reference } from '../../ui/Reference';
 import { ResourceDrawer } from '../../ui/ResourceDrawer';
@@ -27,15 +31,64 @@ import { RowsEditor } from '../../ui/RowsEditor';
 import { Section } from '../../ui/Section';
 import { StateTag } from '../../ui/StateTag';
 import { TimeText } from '../../ui/TimeText';
+import { destinationOf, toDestination } from '../shared/routes';
 import { useChange } from '../shared/useChange';
 import { useDetails } from '../shared/useDetails';
 import { nameIn } from '../shared/useLists';
+
+interface RouteForm {
+  /** A block or a prefix list. */
+  destination: string;
+  target_id: string;
+}
+
+/** What the form's field for it is called. */
+function fieldOf(field: string): string {
+  return field.startsWith('destination_') ? 'destination' : field;
+}
+
+/** Where packets go: a block, or a prefix list with a way to it. */
+function Destination({ route, lists }: { route: Route; lists: PrefixList[] | undefined }) {
+  const { t } = useTranslation();
+  const word = destinationOf(route);
+  if (!word.startsWith('pl-')) {
+    return <span className="mono">{word}</span>;
+  }
+  const ignored = route.ignored_cidrs ?? [];
+  return (
+    <>
+      {nameIn(lists, word)}{' '}
+      <Link className="mono" to={paths.prefixList(word)}>
+        {word}
+      </Link>
+      {ignored.length > 0 && (
+        <span className="cell-text muted">{t('routeTables.ignored', { blocks: ignored.join(', ') })}</span>
+      )}
+    </>
+  );
+}
+
+function Target({ route: { target_type, target_id } }: { route: Route }) {
+  const { t } = useTranslation();
+  if (target_type === 'local') {
+    return t('routeTables.local');
+  }
+  return target_id.startsWith('eni-') ? (
+    <Link className="mono" to={paths.networkInterface(target_id)}>
+      {target_id}
+    </Link>
+  ) : (
+    <CopyText value={target_id} what={t('routeTables.target')} />
+  );
+}
 
 function Routes({ table }: { table: RouteTable }) {
   const { t } = useTranslation();
   const { data: gateways } = useListInternetGatewaysQuery();
   const { data: interfaces } = useListNetworkInterfacesQuery();
+  const { data: lists } = useListPrefixListsQuery();
   const [add] = useAddRouteMutation();
+  const [replace] = useReplaceRouteMutation();
   const [remove] = useRemoveRouteMutation();
   const { change, state } = useChange();
   const { id, vpc_id } = table;
@@ -47,30 +100,26 @@ function Routes({ table }: { table: RouteTable }) {
       .filter((item) => item.vpc_id === vpc_id)
       .map((item) => ({ id: item.id, note: item.private_ip })),
   ];
+  const destinations = [
+    { value: '0.0.0.0/0', name: '0.0.0.0/0', note: t('rules.anywhere') },
+    ...(lists ?? []).map((list) => ({ value: list.id, name: list.name, note: list.id })),
+  ];
+  const bodyOf = ({ destination, target_id }: RouteForm) => ({ ...toDestination(destination), target_id });
   return (
-    <RowsEditor<Route, CreateRoute>
+    <RowsEditor<Route, RouteForm>
       label={t('routeTables.routesOf', { name: table.name })}
       rows={table.routes}
-      rowKey={(route) => route.destination_cidr}
+      rowKey={destinationOf}
       columns={[
         {
           key: 'destination',
           title: t('routeTables.destination'),
-          render: (_, route) => <span className="mono">{route.destination_cidr}</span>,
+          render: (_, route) => <Destination route={route} lists={lists} />,
         },
         {
           key: 'target',
           title: t('routeTables.target'),
-          render: (_, route) =>
-            route.target_type === 'local' ? (
-              t('routeTables.local')
-            ) : route.target_id.startsWith('eni-') ? (
-              <Link className="mono" to={paths.networkInterface(route.target_id)}>
-                {route.target_id}
-              </Link>
-            ) : (
-              <CopyText value={route.target_id} what={t('routeTables.target')} />
-            ),
+          render: (_, route) => <Target route={route} />,
         },
         {
           key: 'state',
@@ -78,19 +127,28 @@ function Routes({ table }: { table: RouteTable }) {
           render: (_, route) => <StateTag state={route.state} />,
         },
       ]}
-      nameOf={(route) => route.destination_cidr}
+      nameOf={(route) => nameIn(lists, destinationOf(route)) ?? destinationOf(route)}
       isFixed={(route) => route.target_type === 'local'}
-      onRemove={({ destination_cidr }) => change(() => remove({ id, destination_cidr }).unwrap())}
+      onRemove={(route) =>
+        change(() => remove({ id, destination: toDestination(destinationOf(route)) }).unwrap())
+      }
+      edit={{
+        values: (route) => ({ destination: destinationOf(route), target_id: route.target_id }),
+        first: 'target_id',
+        send: (values) => change(() => replace({ id, body: bodyOf(values) }).unwrap()),
+      }}
       add={{
         label: t('routeTables.addRoute'),
-        fields: (
+        fieldOf,
+        fields: (changing) => (
           <>
             <Form.Item
-              name="destination_cidr"
+              name="destination"
+              className="row-wide"
               label={t('routeTables.destination')}
               rules={[{ required: true, whitespace: true, message: t('routeTables.destinationRequired') }]}
             >
-              <Input className="mono" autoComplete="off" placeholder="0.0.0.0/0" />
+              <PeerInput hint="0.0.0.0/0, pl-…" peers={destinations} disabled={changing} />
             </Form.Item>
             <Form.Item
               name="target_id"
@@ -109,8 +167,7 @@ function Routes({ table }: { table: RouteTable }) {
             </Form.Item>
           </>
         ),
-        send: ({ destination_cidr, target_id }) =>
-          change(() => add({ id, body: { destination_cidr: destination_cidr.trim(), target_id } }).unwrap()),
+        send: (values) => change(() => add({ id, body: bodyOf(values) }).unwrap()),
       }}
       state={state}
     />
@@ -122,13 +179,25 @@ function Associations({ table }: { table: RouteTable }) {
   const { data: subnets } = useListSubnetsQuery();
   const { data: tables } = useListRouteTablesQuery();
   const [associate] = useAssociateRouteTableMutation();
+  const [move] = useMoveRouteTableAssociationMutation();
   const [disassociate] = useDisassociateRouteTableMutation();
   const { change, state } = useChange();
   const { id, vpc_id } = table;
-  const taken = new Set(
-    [table, ...(tables ?? [])].flatMap(({ associations }) => associations.map((a) => a.subnet_id)),
-  );
-  const free = (subnets ?? []).filter((subnet) => subnet.vpc_id === vpc_id && !taken.has(subnet.id));
+  const own = new Set(table.associations.map(({ subnet_id }) => subnet_id));
+  const others = (subnets ?? []).filter((subnet) => subnet.vpc_id === vpc_id && !own.has(subnet.id));
+  /** The table that a subnet has as its own, with the association that says so. */
+  const holderOf = (subnet: string) => {
+    const holder = tables?.find(({ associations }) => associations.some((a) => a.subnet_id === subnet));
+    const association = holder?.associations.find((a) => a.subnet_id === subnet);
+    return holder && association && { holder, association: association.id };
+  };
+  /** A subnet without a table of its own gets this one; one with another gives that up in the same step. */
+  const follow = (subnet_id: string) => {
+    const held = holderOf(subnet_id);
+    return held === undefined
+      ? associate({ id, subnet_id }).unwrap()
+      : move({ id: held.holder.id, association: held.association, route_table_id: id }).unwrap();
+  };
   return (
     <RowsEditor<RouteTable['associations'][number], { subnet_id: string }>
       label={t('routeTables.associationsOf', { name: table.name })}
@@ -148,7 +217,7 @@ function Associations({ table }: { table: RouteTable }) {
       onRemove={(row) => change(() => disassociate({ id, association: row.id }).unwrap())}
       add={{
         label: t('routeTables.associate'),
-        fields: (
+        fields: () => (
           <Form.Item
             name="subnet_id"
             className="row-wide"
@@ -157,15 +226,19 @@ function Associations({ table }: { table: RouteTable }) {
           >
             <Select
               showSearch={{ optionFilterProp: 'text' }}
-              options={free.map((subnet) => ({
-                value: subnet.id,
-                text: `${subnet.name} ${subnet.id} ${subnet.cidr_block}`,
-                label: <Option name={subnet.name} note={subnet.cidr_block} />,
-              }))}
+              options={others.map((subnet) => {
+                const held = holderOf(subnet.id);
+                const now = held && t('routeTables.heldBy', { name: held.holder.name });
+                return {
+                  value: subnet.id,
+                  text: `${subnet.name} ${subnet.id} ${subnet.cidr_block}`,
+                  label: <Option name={subnet.name} note={now ?? subnet.cidr_block} />,
+                };
+              })}
             />
           </Form.Item>
         ),
-        send: ({ subnet_id }) => change(() => associate({ id, subnet_id }).unwrap()),
+        send: ({ subnet_id }) => change(() => follow(subnet_id)),
       }}
       state={state}
     />
@@ -216,8 +289,9 @@ export function DetailDrawer() {
   const { t } = useTranslation();
   const { id = '' } = useParams();
   const { data: vpcs } = useListVpcsQuery();
-  const { options, read } = useDetails();
+  const { options, read, remove } = useDetails();
   const { item, problem, refetch } = read(useGetRouteTableQuery(id, options));
+  const [drop] = useDeleteRouteTableMutation();
   return (
     <ResourceDrawer
       title={(known) => known?.name ?? id}
@@ -228,13 +302,31 @@ export function DetailDrawer() {
           path: `/route-tables/${id}/routes`,
           body: { destination_cidr: '0.0.0.0/0', target_id: 'igw-…' },
         },
+        {
+          method: 'PUT',
+          path: `/route-tables/${id}/routes`,
+          body: { destination_cidr: '0.0.0.0/0', target_id: 'eni-…' },
+        },
+        { method: 'DELETE', path: `/route-tables/${id}/routes?destination_cidr=0.0.0.0/0` },
         { method: 'POST', path: `/route-tables/${id}/associations`, body: { subnet_id: 'subnet-…' } },
+        { method: 'DELETE', path: `/route-tables/${id}` },
       ]}
       list={paths.routeTables()}
       item={item}
       problem={problem}
       onRetry={refetch}
       missing={{ title: t('routeTables.missing'), back: t('routeTables.showAll') }}
+      removal={({ name, is_main, associations }) => ({
+        id,
+        name,
+        body: t('routeTables.deleteBody'),
+        hindrance: is_main
+          ? t('routeTables.mainStays')
+          : associations.length > 0
+            ? t('routeTables.followedStays')
+            : undefined,
+        run: () => remove(() => drop(id).unwrap()),
+      })}
     >
       {(table) => (
         <>

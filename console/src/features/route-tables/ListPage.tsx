@@ -8,6 +8,7 @@ import { paths } from '../../paths';
 import { createdColumn, idColumn, nameColumn, vpcColumn } from '../../ui/columns';
 import { ListView } from '../../ui/ListView';
 import { StateTag } from '../../ui/StateTag';
+import { destinationOf } from '../shared/routes';
 import { usePolling, useVpcNames } from '../shared/useLists';
 
 /** The route tables. */
@@ -60,12 +61,13 @@ export function ListPage() {
           row.id,
           row.vpc_id,
           vpcNames.get(row.vpc_id),
-          ...row.routes.flatMap(({ destination_cidr, target_id }) => [destination_cidr, target_id]),
+          ...row.routes.flatMap((route) => [destinationOf(route), route.target_id]),
           ...row.associations.map(({ subnet_id }) => subnet_id),
         ]}
         problem={tables.error as ApiProblem | undefined}
         onRetry={() => void tables.refetch()}
         empty={{ title: t('routeTables.empty'), hint: t('routeTables.emptyHint') }}
+        create={{ label: t('routeTables.create'), to: paths.createRouteTable() }}
         width={1050}
       />
       <Outlet />

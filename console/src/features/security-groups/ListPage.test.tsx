@@ -1,14 +1,12 @@
 import { screen, waitFor, within } from '@testing-library/react';
 import { expect, it } from 'vitest';
-import { callsTo, choose, confirmed, findRow, type Opened, openConsole } from '../../../test/console';
+import { callsTo, choose, confirmed, type Opened, openConsole, openForm } from '../../../test/console';
 
 /** Opens the rules of the group "web". */
 async function openRules(): Promise<Opened & { rules: HTMLElement; id: string }> {
   const opened = openConsole('/security-groups');
   const group = opened.cloud.world.securityGroups.find(({ name }) => name === 'web');
-  await opened.user.click(
-    within(await findRow(group?.description ?? '')).getByRole('button', { name: /expand row/i }),
-  );
+  await opened.user.click(await screen.findByRole('link', { name: 'web' }));
   return { ...opened, rules: await screen.findByLabelText('Rules of web'), id: group?.id ?? '' };
 }
 
@@ -94,4 +92,72 @@ it('names groups and prefix lists, and lets them be chosen by name', async () =>
       description: 'Proxy',
     },
   ]);
+});
+
+it('makes a group with a name that is free, says at the field why not, and leads to its rules', async () => {
+  const { cloud, user, router } = openConsole('/security-groups?q=o');
+  const form = await openForm(user, 'Create security group');
+  const create = within(form).getByRole('button', { name: 'Create' });
+  await user.click(create);
+  expect(await within(form).findByText('Choose a VPC.')).toBeTruthy();
+  await choose(user, 'VPC', 'production');
+  const name = within(form).getByLabelText('Name');
+  await user.type(name, 'web');
+  await user.click(create);
+  // At the field, and whole below the form.
+  await waitFor(() => expect(within(form).getAllByText('the VPC has a group of that name')).toHaveLength(2));
+  expect(within(form).getByText('InvalidGroup.Duplicate')).toBeTruthy();
+  expect(name.getAttribute('aria-invalid')).toBe('true');
+  expect(document.activeElement).toBe(name);
+  await user.clear(name);
+  await user.type(name, 'api');
+  await user.type(within(form).getByLabelText('Description'), 'Inner services');
+  await user.click(create);
+  const rules = await screen.findByLabelText('Rules of api');
+  expect(within(rules).getAllByRole('row')).toHaveLength(2);
+  expect(await screen.findByText('Applied 2/2')).toBeTruthy();
+  expect(router.state.location).toMatchObject({
+    pathname: `/security-groups/${cloud.world.securityGroups.at(-1)?.id}`,
+    search: '?q=o',
+  });
+  const posts = callsTo(cloud, 'POST', '/security-groups');
+  const vpc_id = cloud.world.vpcs[0]?.id;
+  expect(posts.map(({ body }) => body)).toEqual([
+    { vpc_id, name: 'web' },
+    { vpc_id, name: 'api', description: 'Inner services' },
+  ]);
+  expect(new Set(posts.map(({ headers }) => headers.get('idempotency-key'))).size).toBe(2);
+});
+
+it('shows the call that the form will make', async () => {
+  const { user } = openConsole('/security-groups/create');
+  const form = await screen.findByRole('form', { name: 'Create security group' });
+  await user.type(within(form).getByLabelText('Name'), 'api');
+  const drawer = screen.getByRole('dialog', { name: 'Create security group' });
+  await user.click(within(drawer).getByRole('button', { name: 'API' }));
+  const snippet = await screen.findByRole('region', { name: 'POST /security-groups' });
+  expect(snippet.textContent).toContain('"name": "api"');
+});
+
+it('deletes a group by name, unless something has it; the default one never', async () => {
+  const { cloud, user, router, id } = await openRules();
+  await confirmed(user, screen.getByRole('button', { name: 'Delete' }), 'Delete');
+  expect(await screen.findByText('DependencyViolation')).toBeTruthy();
+  expect(screen.getByText(/eni-.*, eni-/)).toBeTruthy();
+  for (const item of cloud.world.networkInterfaces) {
+    item.security_group_ids = [];
+  }
+  await user.click(screen.getByRole('button', { name: 'Delete' }));
+  const question = await screen.findByRole('dialog', { name: 'Delete web?' });
+  expect(question.textContent).toContain(id);
+  await user.click(within(question).getByRole('button', { name: 'Delete' }));
+  await waitFor(() => expect(router.state.location.pathname).toBe('/security-groups'));
+  await waitFor(() => expect(screen.queryByRole('link', { name: 'web' })).toBeNull());
+  expect(callsTo(cloud, 'DELETE', `/security-groups/${id}`)).toHaveLength(2);
+  // Nobody asks for what is gone.
+  const after = cloud.calls.slice(cloud.calls.findLastIndex(({ method }) => method === 'DELETE'));
+  expect(after.filter(({ path }) => path === `/security-groups/${id}`)).toHaveLength(1);
+  await user.click((await screen.findAllByRole('link', { name: 'default' }))[0] as HTMLElement);
+  await screen.findByLabelText('Rules of default');
+  expect(screen.getByRole<HTMLButtonElement>('button', { name: 'Delete' }).disabled).toBe(true);
 });

@@ -3,6 +3,7 @@ import { useTranslation } from 'react-i18next';
 import { Link, useParams } from 'react-router';
 import {
   useAssociateVpcCidrBlockMutation,
+  useDeleteVpcMutation,
   useDisassociateVpcCidrBlockMutation,
   useGetVpcQuery,
   useListRouteTablesQuery,
@@ -22,12 +23,14 @@ import { TimeText } from '../../ui/TimeText';
 import { useChange } from '../shared/useChange';
 import { useDetails } from '../shared/useDetails';
 import { nameIn } from '../shared/useLists';
+import { Gateways } from './Gateways';
 import { ResourceMap } from './ResourceMap';
+import { Subnets } from './Subnets';
 
 function Summary({ vpc }: { vpc: Vpc }) {
   const { t } = useTranslation();
   const { data: tables } = useListRouteTablesQuery();
-  const { data: groups } = useListSecurityGroupsQuery({ vpc_id: vpc.id });
+  const { data: groups } = useListSecurityGroupsQuery({});
   const main = vpc.main_route_table_id;
   const usual = vpc.default_security_group_id;
   return (
@@ -45,7 +48,13 @@ function Summary({ vpc }: { vpc: Vpc }) {
         ],
         [
           t('vpcs.defaultGroup'),
-          <Reference key="group" id={usual} name={nameIn(groups, usual)} what={t('vpcs.defaultGroup')} />,
+          <Reference
+            key="group"
+            id={usual}
+            name={nameIn(groups, usual)}
+            what={t('vpcs.defaultGroup')}
+            to={paths.securityGroup(usual)}
+          />,
         ],
         [t('vpcs.isDefault'), vpc.is_default ? t('common.yes') : t('common.no')],
         [t('common.created'), <TimeText key="created" at={vpc.created_at} />],
@@ -83,7 +92,7 @@ function Blocks({ vpc }: { vpc: Vpc }) {
       onRemove={(row) => change(() => disassociate({ id, association: row.id }).unwrap())}
       add={{
         label: t('vpcs.addBlock'),
-        fields: (
+        fields: () => (
           <Form.Item
             name="cidr_block"
             className="row-wide"
@@ -105,11 +114,12 @@ function Blocks({ vpc }: { vpc: Vpc }) {
 export function DetailDrawer() {
   const { t } = useTranslation();
   const { id = '' } = useParams();
-  const { options, read } = useDetails();
+  const { options, read, remove } = useDetails();
   const { item, problem, refetch } = read(useGetVpcQuery(id, options));
+  const [drop] = useDeleteVpcMutation();
   return (
     <ResourceDrawer
-      size={860}
+      size={960}
       title={(known) => (
         <div className="drawer-title">
           <span>{known?.name ?? id}</span>
@@ -123,17 +133,32 @@ export function DetailDrawer() {
         { method: 'GET', path: `/internet-gateways?vpc_id=${id}` },
         { method: 'GET', path: `/network-interfaces?vpc_id=${id}` },
         { method: 'POST', path: `/vpcs/${id}/cidr-blocks`, body: { cidr_block: '10.1.0.0/16' } },
+        { method: 'POST', path: `/vpcs/${id}/subnets`, body: { name: 'a', cidr_block: '10.1.1.0/24' } },
+        { method: 'POST', path: '/internet-gateways/igw-…/attach', body: { vpc_id: id } },
+        { method: 'DELETE', path: `/vpcs/${id}` },
       ]}
       list={paths.vpcs()}
       item={item}
       problem={problem}
       onRetry={refetch}
       missing={{ title: t('vpcs.missing'), back: t('vpcs.showAll') }}
+      removal={({ name }) => ({
+        id,
+        name,
+        body: t('vpcs.deleteBody'),
+        run: () => remove(() => drop(id).unwrap()),
+      })}
     >
       {(vpc) => (
         <>
           <Section title={t('vpcs.map')}>
             <ResourceMap vpc={vpc} />
+          </Section>
+          <Section title={t('vpcs.subnets')}>
+            <Subnets vpc={vpc} />
+          </Section>
+          <Section title={t('vpcs.gateways')}>
+            <Gateways vpc={vpc} />
           </Section>
           <Section title={t('vpcs.blocks')}>
             <Blocks vpc={vpc} />

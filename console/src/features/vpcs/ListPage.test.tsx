@@ -1,7 +1,7 @@
 import { screen, waitFor, within } from '@testing-library/react';
 import { HttpResponse, http } from 'msw';
 import { describe, expect, it } from 'vitest';
-import { callsTo, confirmed, openConsole } from '../../../test/console';
+import { callsTo, confirmed, openConsole, openForm } from '../../../test/console';
 import { server } from '../../../test/setup';
 import { resourceMap } from './resourceMap';
 
@@ -37,10 +37,10 @@ describe('a VPC', () => {
     );
     await user.click(await screen.findByRole('link', { name: 'production' }));
     expect(await screen.findByText('no database')).toBeTruthy();
-    expect(screen.queryByText('production-out')).toBeNull();
+    expect(screen.queryByRole('region', { name: 'Subnets that follow public' })).toBeNull();
     broken = false;
     await user.click(screen.getByRole('button', { name: 'Try again' }));
-    expect(await screen.findByText('production-out')).toBeTruthy();
+    expect(await screen.findByRole('region', { name: 'Subnets that follow public' })).toBeTruthy();
     expect(screen.queryByText('no database')).toBeNull();
   });
 
@@ -62,6 +62,66 @@ describe('a VPC', () => {
     expect(removes.map((button) => button.getAttribute('aria-label'))).toEqual(['Remove 10.1.0.0/16']);
     await confirmed(user, within(blocks).getByRole('button', { name: 'Remove 10.1.0.0/16' }), 'Remove');
     await waitFor(() => expect(within(blocks).queryByText('10.1.0.0/16')).toBeNull());
+  });
+
+  it('is made, gets a subnet and a gateway, loses them, and is deleted', async () => {
+    const { cloud, user, router } = openConsole('/vpcs');
+    const form = await openForm(user, 'Create VPC');
+    await user.type(within(form).getByLabelText('Name'), 'staging');
+    await user.type(within(form).getByLabelText('CIDR block'), '10.8.0.0/12');
+    await user.click(within(form).getByRole('button', { name: 'Create' }));
+    expect(await within(form).findByText('InvalidVpc.Range')).toBeTruthy();
+    await user.clear(within(form).getByLabelText('CIDR block'));
+    await user.type(within(form).getByLabelText('CIDR block'), '10.8.0.0/16');
+    await user.click(within(form).getByRole('button', { name: 'Create' }));
+    const subnets = await screen.findByLabelText('Subnets of staging');
+    const id = cloud.world.vpcs.at(-1)?.id;
+    expect(router.state.location.pathname).toBe(`/vpcs/${id}`);
+
+    const addSubnet = screen.getByRole('form', { name: 'Add a subnet' });
+    await user.type(within(addSubnet).getByLabelText('Name'), 'front');
+    await user.type(within(addSubnet).getByLabelText('CIDR block'), '10.8.1.0/24');
+    await user.type(within(addSubnet).getByLabelText('Availability zone'), 'gon-1b');
+    await user.click(within(addSubnet).getByRole('button', { name: 'Add' }));
+    expect(await within(subnets).findByText('10.8.1.0/24')).toBeTruthy();
+    expect(callsTo(cloud, 'POST', `/vpcs/${id}/subnets`).map(({ body }) => body)).toEqual([
+      { name: 'front', cidr_block: '10.8.1.0/24', availability_zone: 'gon-1b' },
+    ]);
+    const front = cloud.world.subnets.at(-1)?.id;
+    await user.click(within(subnets).getByRole('switch', { name: 'Public IP on launch in front' }));
+    await waitFor(() =>
+      expect(callsTo(cloud, 'PUT', `/subnets/${front}`).map(({ body }) => body)).toEqual([
+        { map_public_ip_on_launch: true },
+      ]),
+    );
+
+    const gateways = screen.getByLabelText('Internet gateways');
+    const addGateway = screen.getByRole('form', { name: 'Add an internet gateway' });
+    await user.type(within(addGateway).getByLabelText('Name of the gateway'), 'staging-out');
+    await user.click(within(addGateway).getByRole('button', { name: 'Add' }));
+    expect(await within(gateways).findByText('Attached')).toBeTruthy();
+
+    const remove = () => screen.getByRole('button', { name: 'Delete' });
+    await confirmed(user, remove(), 'Delete');
+    const alert = (await screen.findByText('DependencyViolation')).closest('[role=alert]');
+    expect(alert?.textContent).toContain(front);
+
+    await confirmed(user, within(subnets).getByRole('button', { name: 'Remove front' }), 'Delete');
+    await waitFor(() => expect(within(subnets).queryByText('front')).toBeNull());
+    await confirmed(user, within(gateways).getByRole('button', { name: 'Detach' }), 'Detach');
+    expect(await within(gateways).findByText('Detached')).toBeTruthy();
+    await confirmed(user, within(gateways).getByRole('button', { name: 'Remove staging-out' }), 'Delete');
+    await waitFor(() => expect(within(gateways).queryByText('staging-out')).toBeNull());
+    await confirmed(user, remove(), 'Delete');
+    await waitFor(() => expect(router.state.location.pathname).toBe('/vpcs'));
+    await waitFor(() => expect(screen.queryByRole('link', { name: 'staging' })).toBeNull());
+  });
+
+  it('is made as the default one while there is none', async () => {
+    const { cloud, user, router } = openConsole('/vpcs/create');
+    await user.click(await screen.findByRole('button', { name: 'Create the default VPC' }));
+    await waitFor(() => expect(router.state.location.pathname).toBe(`/vpcs/${cloud.world.vpcs.at(-1)?.id}`));
+    expect(cloud.world.vpcs.at(-1)?.is_default).toBe(true);
   });
 
   it('that does not exist is said not to', async () => {

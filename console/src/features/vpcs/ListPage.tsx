@@ -112,6 +112,7 @@ export function ListPage() {
         }}
         empty={{ title: t('vpcs.empty'), hint: t('vpcs.emptyHint') }}
         expandable={{ render: (vpc) => <Subnets vpc={vpc} subnets={subnetsOf(vpc)} /> }}
+        create={{ label: t('vpcs.create'), to: paths.createVpc() }}
         width={1130}
       />
       <Outlet />

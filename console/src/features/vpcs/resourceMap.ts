@@ -1,5 +1,6 @@
 /** What hangs together in a VPC: its subnets by the route table they follow, and where that leads. */
 import type { Instance, InternetGateway, NetworkInterface, RouteTable, Subnet } from '../../api/types';
+import { destinationOf } from '../shared/routes';
 
 export interface MapSubnet {
   subnet: Subnet;
@@ -67,7 +68,8 @@ export function resourceMap(
 
 function targetsOf(table: RouteTable, names: ReadonlyMap<string, string>): MapTarget[] {
   const targets = new Map<string, MapTarget>();
-  for (const { destination_cidr, target_type, target_id, state } of table.routes) {
+  for (const route of table.routes) {
+    const { target_type, target_id, state } = route;
     if (target_type === 'local') {
       continue;
     }
@@ -75,7 +77,7 @@ function targetsOf(table: RouteTable, names: ReadonlyMap<string, string>): MapTa
     targets.set(target_id, {
       id: target_id,
       name: names.get(target_id),
-      destinations: [...(known?.destinations ?? []), destination_cidr],
+      destinations: [...(known?.destinations ?? []), destinationOf(route)],
       isBlackhole: (known?.isBlackhole ?? false) || state === 'blackhole',
     });
   }
