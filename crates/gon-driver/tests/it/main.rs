@@ -25,5 +25,7 @@ mod qemu;
 #[path = "../../../gon-net/fixtures/random.rs"]
 mod random;
 mod run;
+#[path = "../../../gon-net/fixtures/spoiled.rs"]
+mod spoiled;
 #[path = "../../../gon-net/fixtures/topology.rs"]
 mod topology;

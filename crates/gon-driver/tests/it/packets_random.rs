@@ -11,7 +11,7 @@
 //! `GON_TEST_LONG=1` tries ten times as many; `GON_TEST_SEED=n` begins with that site.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -27,9 +27,10 @@ use serde_json::json;
 
 use crate::interpreted::{self, Asked, BUGS, Bug, FORGETFUL, NODES, asked, measure, next, paths, right, say};
 use crate::model::{Arrived, ICMP, Model, Place, Sent, TCP, UDP};
-use crate::packets_lab::{Fabric, Lab, PATIENCE, Wire, checksum, ethernet, ipv4};
+use crate::packets_lab::{Fabric, Lab, PATIENCE, Wire, arp, checksum, datagram, ethernet, ipv4};
 use crate::random::{Case, Dice};
-use crate::topology::{EXT_MAC, META_MAC, Topology, facts_of};
+use crate::spoiled::{self, SPOILS, Spoiled};
+use crate::topology::{EXT_MAC, META_MAC, Topology, facts_of, ip, mac};
 
 /// Ports of a site, at most.
 const PORTS: u16 = 8;
@@ -319,6 +320,46 @@ impl Site {
         None
     }
 
+    /// The first difference where something is impossible in the documents: whom it concerns is not there.
+    fn compare_spoiled(
+        &mut self,
+        case: &Case,
+        spoiled: &Spoiled,
+        bug: spoiled::Bug,
+        tally: &mut Tally,
+    ) -> Option<Difference> {
+        let place = case.place();
+        let compiled = spoiled.compiled(bug, case);
+        tally.changed += self.take(compiled.into_iter().map(|c| c.flows).collect(), false);
+        let mut model = Model::new(&spoiled.sound, &place, EXT_MAC);
+        let sent = Self::apart(spoiled.packets(case).into_iter());
+        self.turns(&mut model, case, sent, tally).err()
+    }
+
+    /// What comes out anywhere of what closed ports say that is no packet of a case: who has the router's address, who will give
+    /// me one?
+    fn hears_of(&mut self, doors: &BTreeSet<u16>) -> Option<(u32, Vec<u8>)> {
+        let everybody = MacAddr([0xff; 6]);
+        for (no, own) in doors.iter().flat_map(|no| ["10.0.1.10", "10.0.2.10"].map(|own| (*no, own))) {
+            let router = own.replace(".10", ".1");
+            let asks = arp(1, (mac(no), ip(own)), (MacAddr([0; 6]), ip(&router)));
+            let [nobody, all] = ["0.0.0.0", "255.255.255.255"].map(ip);
+            let discover = ipv4(nobody, all, UDP, &datagram(68, 67, b"discover"));
+            let frames = [
+                ethernet(everybody, mac(no), 0x0806, &asks),
+                ethernet(everybody, mac(no), 0x0800, &discover),
+            ];
+            for wire in self.nodes.iter_mut().filter_map(|node| node.wires.get_mut(&u32::from(no))) {
+                frames.iter().for_each(|frame| wire.send(frame));
+            }
+        }
+        self.settle();
+        let wires = self.nodes.iter_mut().flat_map(|node| &mut node.wires);
+        let about = |frame: &[u8]| doors.iter().any(|no| frame.windows(6).any(|six| six == mac(*no).0));
+        let mut heard = wires.filter_map(|(port, wire)| Some((*port, wire.poll().filter(|f| about(f))?)));
+        heard.next()
+    }
+
     /// The smallest case that still differs.
     fn shrink(&mut self, case: &Case, bug: Bug) -> Case {
         let patience = std::mem::replace(&mut self.patience, IMPATIENCE);
@@ -460,6 +501,49 @@ fn packets_go_where_the_model_says() {
     // Neither all let in nor all kept out, and through the tunnel often enough.
     assert!(delivered * 10 > packets && delivered * 10 < packets * 9);
     assert!(between * 20 > delivered);
+}
+
+/// The site of a seed with something impossible in its documents.
+fn spoilt(seed: u64) -> Option<(Case, Spoiled)> {
+    let case = Case::random(seed, PORTS);
+    let spoil = SPOILS[usize::try_from(seed).unwrap() % SPOILS.len()];
+    let spoiled = Spoiled::new(&case, spoil, &mut Dice::new(seed))?;
+    Some((case, spoiled))
+}
+
+/// Who is closed is so in packets, too, and nobody else is.
+#[test]
+fn nothing_comes_from_a_closed_port_and_nothing_to_it() {
+    let mut site = Site::new();
+    let (mut tally, mut sites, mut reasons) = (Tally::default(), 0, BTreeSet::new());
+    let begin = Instant::now();
+    let seeds = measure(10, 100) * SPOILS.len() as u64;
+    for (case, spoiled) in (0..seeds).filter_map(spoilt) {
+        if let Some(difference) = site.compare_spoiled(&case, &spoiled, spoiled::right, &mut tally) {
+            panic!("{}: {difference}\n{case:#?}", spoiled.what);
+        }
+        assert_eq!(site.hears_of(&spoiled.doors), None, "{}", spoiled.what);
+        reasons.insert(spoiled.reason);
+        sites += 1;
+    }
+    let Tally { packets, delivered, changed, .. } = tally;
+    let text = format!(
+        "{sites} sites spoilt for {} reasons in {:.1?}, {changed} flows changed: {packets} packets, {delivered} delivered",
+        reasons.len(),
+        begin.elapsed()
+    );
+    say("closed ports and packets", &text);
+    assert!(reasons.len() == 20 && delivered * 40 > packets);
+    // A test of the test, with the bugs that are in flows.
+    site.patience = IMPATIENCE;
+    for (name, bug) in &spoiled::BUGS[..5] {
+        let seen = (0..100).filter_map(spoilt).find(|(case, spoiled)| {
+            let differs = site.compare_spoiled(case, spoiled, *bug, &mut Tally::default()).is_some();
+            differs || site.hears_of(&spoiled.doors).is_some()
+        });
+        let (_, spoiled) = seen.unwrap_or_else(|| panic!("nobody notices that {name}"));
+        println!("{name}: {} tells", spoiled.what);
+    }
 }
 
 /// A test of the test: a bug in the flows of both nodes is seen in packets, and the case that shows it made small.
