@@ -6,6 +6,7 @@
 //!                        security)  ▼          ▼ judge ─▶ policy ─▶ admitted          ▼                        ▼ judge ─▶ policy ─▶ admitted
 //!  gon-meta ─▶ classify ─▶ local-reply ─▶ local-restore ─▶ guest                 gateway ─▶ public ─▶ arrival ─▶ locate
 //!  gon-meta ─▶ classify ─▶ public   (and public ─▶ gon-meta: ICMP errors, for their quotes to be translated by the agent)
+//!  (route ─▶ gon-meta: packets whose time to live is spent, for the agent to tell their senders by way of local-reply)
 //!  gon-ext ──▶ classify ─▶ external ─────────────────────────────────────────────────────▶ public                └─▶ gon-ext (not ours)
 //!  gon-tun ──▶ classify ─▶ tunnel-in ─▶ locate (and on as above)                 locate ─▶ encap ─▶ gon-tun (another node's)
 //! ```
@@ -80,7 +81,7 @@ stages! {
     /// Network ACL of the sender's subnet.
     AclOut = 30, "acl-out", reads "acl", writes "-";
     /// Effective route table of the sender's subnet, longest prefix first; one hop less to live.
-    Route = 40, "route", reads "vpc subnet", writes "next-hop routed via";
+    Route = 40, "route", reads "vpc subnet asker", writes "next-hop routed via";
     /// Out of the internet gateway: private source becomes public, one to one.
     Gateway = 44, "gateway", reads "vpc from-port", writes "-";
     /// Is it one of this node's public addresses (from outside, or a neighbour's)? Else out of the node.

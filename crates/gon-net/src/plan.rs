@@ -244,7 +244,7 @@ impl<'a> Index<'a> {
 /// Whether a MAC address can be an interface's.
 fn is_guest_mac(facts: &NodeFacts, mac: MacAddr) -> bool {
     mac.is_local_unicast()
-        && ![MacAddr::ROUTER, service::QUOTE_MAC, facts.meta_mac].contains(&mac)
+        && ![MacAddr::ROUTER, service::QUOTE_MAC, service::EXPIRED_MAC, facts.meta_mac].contains(&mac)
         && facts.external.as_ref().is_none_or(|e| e.gateway_mac != mac)
 }
 

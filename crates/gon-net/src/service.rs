@@ -19,6 +19,8 @@
 //! The same way, told apart by Ethernet address ([`QUOTE_MAC`]), is taken by ICMP errors between guests and the outside:
 //! they quote a packet inside, which a flow cannot rewrite. The agent does, and gives them back.
 //!
+//! So do packets whose time to live is spent ([`EXPIRED_MAC`]); what their senders are told comes back as from a service.
+//!
 //! The agent gives the device every address of [`device_addresses`] (so all of [`NETWORK`] and [`FURTHER`] is on the
 //! device), listens on those of [`ALL`] with sockets bound to the device, and answers from the address that was
 //! asked. Metadata answers should leave with TTL 1; nothing here changes it.
@@ -145,6 +147,13 @@ pub const DHCP_CLIENT_UDP: u16 = 68;
 /// back. Nobody's device has it, so the host's own stack does not listen. An error that leaves is sent to the agent from
 /// this address, too; one that comes, from the router's.
 pub const QUOTE_MAC: MacAddr = MacAddr([0x0a, 0x67, 0x6f, 0x6e, 0x00, 0x04]);
+/// Ethernet address at which the agent takes packets whose time to live was spent at a router, to tell their senders. Nobody's
+/// device has it, either. The source's last four bytes are the sender's [`source`].
+pub const EXPIRED_MAC: MacAddr = MacAddr([0x0a, 0x67, 0x6f, 0x6e, 0x00, 0x05]);
+/// What the agent tells them comes from here, and to them as from their subnet's router. Nothing listens here.
+pub const ROUTER: Ipv4Addr = Ipv4Addr::new(169, 254, 64, 6);
+/// ICMP's type of it (RFC 792).
+pub const TIME_EXCEEDED: u8 = 11;
 /// ICMP errors that quote the packet they are about: destination unreachable (fragmentation needed is one), time
 /// exceeded, parameter problem.
 pub const ICMP_ERRORS: [u8; 3] = [3, 11, 12];

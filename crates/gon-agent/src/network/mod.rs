@@ -20,6 +20,7 @@
 
 pub mod dhcp;
 pub mod dns;
+pub mod expired;
 pub mod guard;
 pub mod memory;
 pub mod metadata;

@@ -11,18 +11,18 @@ use std::net::Ipv4Addr;
 use gon_net::service;
 use gon_types::MacAddr;
 
-const ETHERNET: usize = 14;
+pub(super) const ETHERNET: usize = 14;
 /// Of an IPv4 header without options.
-const LEAST_HEADER: usize = 20;
-const ICMP_HEADER: usize = 8;
+pub(super) const LEAST_HEADER: usize = 20;
+pub(super) const ICMP_HEADER: usize = 8;
 /// What is always quoted behind the quoted header (RFC 792).
-const LEAST_QUOTE: usize = 8;
+pub(super) const LEAST_QUOTE: usize = 8;
 /// Where the addresses are in an IPv4 header.
 const SOURCE: usize = 12;
 const DESTINATION: usize = 16;
 /// The sum over what has a right checksum in it.
 const WHOLE: u16 = 0xffff;
-const ICMP: u8 = 1;
+pub(super) const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
@@ -107,13 +107,13 @@ fn replace(quote: &mut [u8], header: usize, at: usize, old: Ipv4Addr, new: Ipv4A
 }
 
 /// The length of an IPv4 header, if there is one.
-fn header_of(packet: &[u8]) -> Option<usize> {
+pub(super) fn header_of(packet: &[u8]) -> Option<usize> {
     let first = *packet.first()?;
     let length = usize::from(first & 15) * 4;
     (first >> 4 == 4 && length >= LEAST_HEADER && packet.len() >= length).then_some(length)
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u16> {
+pub(super) fn word(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..at + 2).map(|b| u16::from_be_bytes([b[0], b[1]]))
 }
 
@@ -122,7 +122,7 @@ fn address(packet: &[u8], at: usize) -> Option<Ipv4Addr> {
 }
 
 /// The Internet checksum's sum, one's complement.
-fn sum(bytes: &[u8], start: u32) -> u16 {
+pub(super) fn sum(bytes: &[u8], start: u32) -> u16 {
     let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
     let mut sum = words.fold(start, |sum, word| sum + word);
     while sum >> 16 != 0 {

@@ -1,5 +1,6 @@
 //! The local services: DHCP, DNS and metadata, on sockets bound to the device toward the switch; and the translation of
-//! what ICMP errors quote, which comes by the same device ([`quote`]).
+//! what ICMP errors quote, and what a router tells those whose packets have come to the end of their time to live, which come by the
+//! same device ([`quote`], [`expired`]).
 //!
 //! Assumes that the device has its addresses, and that the source of a packet on it is an address by which the port is known
 //! ([`service::source`]), written by the switch. Promises: who is answered is the address that asked, whichever of the port's; everything is answered from the document at hand, so it works with the control
@@ -29,7 +30,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::view::View;
-use super::{dhcp, dns, metadata, quote};
+use super::{dhcp, dns, expired, metadata, quote};
 
 /// Connections (metadata, DNS over TCP) and DNS queries under way: per port, and on the node.
 const PER_PORT: usize = 32;
@@ -84,6 +85,8 @@ impl Services {
 
         let errors = Frames::open(index, service::QUOTE_MAC)?;
         tasks.spawn(translate_errors(errors, shared.clone()));
+        let spent = Frames::open(index, service::EXPIRED_MAC)?;
+        tasks.spawn(tell_senders(spent, shared.clone()));
 
         for address in service::DNS {
             let both = bind(device, address, service::DNS_LISTEN)
@@ -374,6 +377,29 @@ async fn translate_errors(frames: Frames, shared: Shared) {
         if shared.shares.may_err(service::link_local(of.port.port_no)) && quote::translate(frame, private) {
             // Lost like any packet if the device has no room.
             let _ = frames.send(frame);
+        }
+    }
+}
+
+/// Tells those whose packets have come to the end of their time to live.
+async fn tell_senders(frames: Frames, shared: Shared) {
+    let mut buffer = vec![0u8; 2048];
+    loop {
+        let length = match frames.receive(&mut buffer).await {
+            Ok(length) => length,
+            Err(error) => {
+                tracing::debug!(%error, "receiving what has come to the end of its time to live");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let frame = &buffer[..length];
+        let Some(port) = expired::sender_of(frame).and_then(service::port_no) else { continue };
+        if let Some(told) = expired::tell(frame)
+            && shared.shares.may_err(service::link_local(port))
+        {
+            // Lost like any packet if the device has no room.
+            let _ = frames.send(&told);
         }
     }
 }

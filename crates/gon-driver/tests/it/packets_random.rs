@@ -191,7 +191,7 @@ impl Site {
         for (node, sent, connection) in sent {
             let (port, on_wire) = match sent.from {
                 Place::Port(no) => (no.into(), (*sent).clone()),
-                Place::Outside(_) => (EXT_PORT, (*sent).clone()),
+                Place::Outside(_) | Place::Router(_) => (EXT_PORT, (*sent).clone()),
                 // As the service does it, which knows nothing of the guest's addresses.
                 Place::Service(no) => {
                     let (asker, service, listens) = self.asked[&asked(no, sent)];
@@ -217,7 +217,8 @@ impl Site {
                             continue;
                         };
                         count += 1;
-                        if let (META_PORT, Place::Port(no)) = (*port, sent.from) {
+                        let to_service = frame[..6] == META_MAC.0;
+                        if let (META_PORT, Place::Port(no), true) = (*port, sent.from, to_service) {
                             let question = (no, sent.src, sent.dst, sent.proto, sent.sport, sent.dport);
                             self.asked.insert(question, as_asked(&frame));
                         }
@@ -235,7 +236,9 @@ impl Site {
     fn turn(&mut self, model: &mut Model<'_>, case: &Case, all: &[Numbered], tally: &mut Tally) -> Turn {
         let place = case.place();
         let node_of = |at: Place| match at {
-            Place::Port(no) | Place::Service(no) => place.iter().find(|(p, _)| *p == no).unwrap().1,
+            Place::Port(no) | Place::Service(no) | Place::Router(no) => {
+                place.iter().find(|(p, _)| *p == no).unwrap().1
+            }
             Place::Outside(node) => node,
         };
         let mut want = |(sent, _): &Numbered| {
@@ -463,6 +466,13 @@ fn read(node: u32, port: u32, sent: &Sent, frame: &[u8]) -> Got {
         (META_PORT, Place::Port(from)) if mac(0) == META_MAC && service::port_no(src) == Some(from) => {
             let Sent { src_mac, dst_mac, src, dst, .. } = *sent;
             let at = Place::Service(from);
+            return Got { node, arrived: Arrived { at, src_mac, dst_mac, src, dst, ttl: frame[22] }, whole };
+        }
+        (META_PORT, Place::Port(from)) if mac(0) == service::EXPIRED_MAC => {
+            let Sent { src_mac, dst_mac, .. } = *sent;
+            let (at, known) =
+                (Place::Router(from), Ipv4Addr::from(u32::from_be_bytes(frame[8..12].try_into().unwrap())));
+            assert_eq!(service::port_no(known), Some(from));
             return Got { node, arrived: Arrived { at, src_mac, dst_mac, src, dst, ttl: frame[22] }, whole };
         }
         (META_PORT, _) => Place::Service(0),

@@ -96,7 +96,7 @@ fn guests_reach_out_through_the_gateway() {
     let mut lab = Lab::new(topology);
     lab.talks(16, &lab.to(16, "8.8.8.8", IP_TCP, 443), EXT_PORT);
     lab.drops(16, &lab.to(16, "8.8.8.8", IP_TCP, 80));
-    lab.drops(16, &lab.to(16, "8.8.8.8", IP_TCP, 443).with(Field::IpTtl, 1));
+    lab.arrives(16, &lab.to(16, "8.8.8.8", IP_TCP, 443).with(Field::IpTtl, 1), META_PORT);
     // A connection from outside that nobody asked for, however like an answer.
     lab.drops(EXT_PORT, &Lab::from_outside("9.9.9.9", "203.0.113.10", IP_TCP, 40_000));
     // Sources that cannot be outside.
@@ -287,6 +287,38 @@ fn local_services_know_the_port_and_answer_as_asked() {
     let answer = lab.arrives(META_PORT, &ask(service::link_local(16)), META_PORT);
     assert_eq!(answer.addr(Field::ArpTpa), service::METADATA);
     lab.drops(META_PORT, &ask(service::DHCP));
+}
+
+#[test]
+fn whose_time_to_live_is_spent_is_told_by_the_router() {
+    let mut lab = Lab::new(two_vpcs());
+    let spent = |lab: &Lab, to| lab.to(16, to, IP_ICMP, 0).with(Field::IpTtl, 1);
+    for to in ["10.0.2.10", "8.8.8.8", "10.0.2.99"] {
+        let at_agent = lab.arrives(16, &spent(&lab, to), META_PORT);
+        assert_eq!(at_agent.get(Field::EthDst), crate::flow::mac_bits(service::EXPIRED_MAC));
+        assert_eq!(at_agent.get(Field::EthSrc), u32::from(service::link_local(16)).into());
+        assert_eq!((at_agent.addr(Field::IpSrc), at_agent.addr(Field::IpDst)), (ip("10.0.1.10"), ip(to)));
+    }
+    // What it says comes from the router of the subnet, whatever the groups say, and from nobody else.
+    let told = Packet::ip((META_MAC, service::ROUTER), (MacAddr::ROUTER, service::link_local(16)), IP_ICMP)
+        .with(Field::IcmpType, service::TIME_EXCEEDED.into());
+    let told_guest = lab.arrives(META_PORT, &told, 16);
+    assert_eq!(
+        (told_guest.addr(Field::IpSrc), told_guest.addr(Field::IpDst)),
+        (ip("10.0.1.1"), ip("10.0.1.10"))
+    );
+    lab.drops(META_PORT, &told.clone().with(Field::IcmpType, 3));
+    lab.drops(META_PORT, &told.with(Field::IpSrc, u32::from(service::METADATA).into()));
+    // Not of errors, of later fragments, of what goes nowhere; and a neighbour is no hop away.
+    lab.drops(16, &spent(&lab, "10.0.2.10").with(Field::IpFrag, 3));
+    lab.drops(16, &spent(&lab, "224.0.0.5"));
+    lab.arrives(16, &lab.between(16, 17, IP_ICMP, 0).with(Field::IpTtl, 1), 17);
+    // Not of what is sent for somebody else, whom the router does not know.
+    let mut lab = Lab::new(two_vpcs().with_port(16, |p| p.source_dest_check = false));
+    lab.arrives(16, &spent(&lab, "8.8.8.8"), META_PORT);
+    lab.drops(16, &spent(&lab, "8.8.8.8").with(Field::IpSrc, u32::from(ip("192.0.2.7")).into()));
+    let imposter = two_vpcs().with_port(16, |p| p.mac = service::EXPIRED_MAC);
+    assert_eq!(compile(&imposter.doc, &facts()).degraded[0].reason, Reason::BadMac);
 }
 
 #[test]

@@ -248,7 +248,7 @@ impl<'a> Reader<'a> {
             return match step.priority {
                 0 if stage == Stage::Route => format!("no route to {}{table}", self.dst),
                 0 => format!("{back}no route to {}{table}", self.packet.addr(Field::IpSrc)),
-                6000 => "its time to live is spent".to_owned(),
+                6000..=6200 => "its time to live is spent".to_owned(),
                 _ => "no packet is routed to such an address".to_owned(),
             };
         };

@@ -73,6 +73,12 @@ fn restore(plan: &Plan<'_>, sink: &mut Sink) {
         for (matches, port) in dns_answers(service::DNS_SUBNET) {
             sink.of(stage, id, 100, here(matches), send(subnet.dns(), port));
         }
+        // What the router tells about packets of theirs.
+        let spent =
+            here(from(Match::icmp(), service::ROUTER)).with(Field::IcmpType, service::TIME_EXCEEDED.into());
+        let as_router =
+            vec![Action::Set(Field::IpSrc, bits(subnet.router())), Action::OutputTo(low16(TO_PORT))];
+        sink.of(stage, id, 100, spent, as_router);
         let dhcp = |service| {
             here(from(Match::udp(), service))
                 .with(Field::UdpSrc, service::DHCP_LISTEN.into())

@@ -1,7 +1,8 @@
 //! route and arrival: effective route tables, longest prefix first.
 //!
 //! `route` assumes an allowed packet of the sender's subnet (registers) addressed to the router. Promises: one hop less to
-//! live (none left: dropped), the next hop in its register, and the packet on its way to `locate` (within the VPC) or to
+//! live (none left: to the agent, which tells the sender; not of errors and later fragments, RFC 1812 §4.3.2.7, and not of what
+//! somebody else has sent by way of the port), the next hop in its register, and the packet on its way to `locate` (within the VPC) or to
 //! `gateway` (out). A gateway that is not the VPC's attached one, a target that is gone, and the absence of a route are
 //! black holes.
 //!
@@ -14,21 +15,40 @@ use gon_proto::{RouteTarget, VpcSpec};
 use gon_types::id::InternetGatewayId;
 use ipnet::Ipv4Net;
 
-use super::{Sink, bits, go, reg};
-use crate::flow::{Action, Field, Match};
-use crate::pipeline::{NEXT_HOP, ROUTED, SUBNET, Stage, VIA, VPC};
+use super::{LATER_FRAGMENT, Sink, bits, go, reg};
+use crate::flow::{Action, Field, Match, Slice, mac_bits};
+use crate::pipeline::{ASKER, ASKS, NEXT_HOP, ROUTED, SUBNET, Stage, VIA, VPC};
 use crate::plan::{IMPOSSIBLE, Plan, Subnet};
+use crate::service::{EXPIRED_MAC, ICMP_ERRORS, META_PORT};
 
 pub(super) fn flows(plan: &Plan<'_>, sink: &mut Sink) {
     for ttl in [0, 1] {
-        sink.fixed(Stage::Route, 6000, Match::ip().with(Field::IpTtl, ttl), vec![]);
+        let spent = |matches: Match| matches.with(Field::IpTtl, ttl);
+        sink.fixed(Stage::Route, 6000, spent(Match::ip()), vec![]);
+        sink.fixed(Stage::Route, 6100, spent(Match::ip()).slice(ASKS, 1), tell());
+        let later = spent(Match::ip()).with(Field::IpFrag, LATER_FRAGMENT);
+        sink.fixed(Stage::Route, 6200, later, vec![]);
+        for kind in ICMP_ERRORS {
+            let error = spent(Match::icmp()).with(Field::IcmpType, kind.into());
+            sink.fixed(Stage::Route, 6200, error, vec![]);
+        }
     }
     for net in IMPOSSIBLE {
-        sink.fixed(Stage::Route, 5000, Match::ip().net(Field::IpDst, net), vec![]);
+        sink.fixed(Stage::Route, 6500, Match::ip().net(Field::IpDst, net), vec![]);
     }
     for subnet in plan.subnets.values() {
         of_subnet(plan, subnet, sink);
     }
+}
+
+/// To the agent, with the address by which it knows the sender.
+fn tell() -> Vec<Action> {
+    vec![
+        Action::Set(Field::EthSrc, 0),
+        Action::Move { from: Slice::new(ASKER, 0, 32), to: Slice::new(Field::EthSrc, 0, 32) },
+        Action::Set(Field::EthDst, mac_bits(EXPIRED_MAC)),
+        Action::Output(META_PORT),
+    ]
 }
 
 fn priority(net: Ipv4Net, local: bool) -> u16 {

@@ -35,7 +35,7 @@ fn flows_do_what_the_semantics_say() {
         if one.is_some() || tally.policies >= enough {
             let kinds = tally.kinds();
             let few: Vec<_> = tally.kinds.iter().filter(|(_, count)| **count < 30).collect();
-            assert!(one.is_some() || (few.is_empty() && tally.kinds.len() == 14), "{kinds}");
+            assert!(one.is_some() || (few.is_empty() && tally.kinds.len() == 15), "{kinds}");
             let Tally { policies, packets, delivered, answered, .. } = tally;
             let text = format!(
                 "{policies} policies of {} sites: {packets} packets, {delivered} delivered, {answered} of them answers",

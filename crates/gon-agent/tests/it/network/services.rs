@@ -32,6 +32,7 @@ fn a_guest_gets_its_address_its_names_and_its_metadata() {
         }
         assert!(guest.pings("10.0.1.1"), "the router answers");
         other.configure(&second);
+        assert_eq!(guest.sh("ip addr add 10.0.1.77/24 dev eth0"), "");
 
         // Metadata: who asks is known by the port alone.
         let base = "http://169.254.169.254/latest";
@@ -55,6 +56,12 @@ fn a_guest_gets_its_address_its_names_and_its_metadata() {
             403
         );
         assert!(ttl_of_answer(&guest) == Some(1), "answers must not leave the instance");
+
+        // The router shows itself, to whichever address of a guest, as soon as a packet has no hop left.
+        for own in ["10.0.1.5", "10.0.1.77"] {
+            let path = guest.sh(&format!("busybox traceroute -n -s {own} -m 1 -q 1 -w 3 10.0.77.1"));
+            assert!(path.contains(" 1  10.0.1.1  "), "{path}");
+        }
 
         // DNS on each address it can be asked at, by UDP and TCP; unknown names go to the host's resolvers.
         std::fs::write(node.dir.path().join("resolv.conf"), "nameserver 127.0.0.9\n").unwrap();
@@ -85,7 +92,6 @@ fn a_guest_gets_its_address_its_names_and_its_metadata() {
         );
 
         // From a further address as from the first.
-        assert_eq!(guest.sh("ip addr add 10.0.1.77/24 dev eth0"), "");
         let from_it = "--interface 10.0.1.77";
         assert_eq!(guest.metadata(&format!("{from_it} {base}/user-data")), (200, "hello".to_owned()));
         let nic = format!("{base}/meta-data/network/interfaces/macs/{}", first.mac);
@@ -165,8 +171,8 @@ fn servers_of_the_host_and_of_the_node_stand_beside_each_other() {
         }
         // Started again, they find their places, and the node keeps its own.
         drop((web, others));
-        let _web = TcpListener::bind("0.0.0.0:80").unwrap();
-        let _dhcp = UdpSocket::bind("0.0.0.0:67").unwrap();
+        let _web = soon(|| TcpListener::bind("0.0.0.0:80"));
+        let _dhcp = soon(|| UdpSocket::bind("0.0.0.0:67"));
         whole(&guest);
         node.kill().await;
         node.start().await;
@@ -174,6 +180,19 @@ fn servers_of_the_host_and_of_the_node_stand_beside_each_other() {
         drop(guest);
         node.tear_down().await;
     });
+}
+
+/// As soon as it can be had: a program that another test is just starting has for a moment what was open here.
+fn soon<T>(take: impl Fn() -> std::io::Result<T>) -> T {
+    let until = Instant::now() + Duration::from_secs(5);
+    loop {
+        match take() {
+            Err(error) if Instant::now() < until && error.kind() == std::io::ErrorKind::AddrInUse => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            taken => return taken.unwrap(),
+        }
+    }
 }
 
 /// The time to live of what the metadata service sends.
