@@ -5,8 +5,9 @@
 //! without a bundle a revoked permission is gone before a new one is there.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
-use crate::compile::Compiled;
+use crate::compile::{Compiled, Owner};
 use crate::flow::{Flow, FlowTable};
 
 /// One change to a switch's flows. Both find the flow by table, priority and exact match.
@@ -23,22 +24,25 @@ pub enum FlowMod<'a> {
 pub fn diff<'a>(old: &'a FlowTable, new: &'a FlowTable) -> Vec<FlowMod<'a>> {
     let mut deletes = Vec::new();
     let mut adds = Vec::new();
-    let (mut olds, mut news) = (old.flows().iter().peekable(), new.flows().iter().peekable());
-    loop {
-        let order = match (olds.peek(), news.peek()) {
-            (None, None) => break,
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some(o), Some(n)) => o.key().cmp(&n.key()),
-        };
-        match order {
-            Ordering::Less => deletes.extend(olds.next().map(FlowMod::Delete)),
-            Ordering::Greater => adds.extend(news.next().map(FlowMod::Add)),
-            Ordering::Equal => {
-                if let (Some(o), Some(n)) = (olds.next(), news.next())
-                    && o != n
-                {
-                    adds.push(FlowMod::Add(n));
+    for table in old.tables_beside(new) {
+        let (mut olds, mut news) =
+            (old.of_table(table).iter().peekable(), new.of_table(table).iter().peekable());
+        loop {
+            let order = match (olds.peek(), news.peek()) {
+                (None, None) => break,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(o), Some(n)) => o.key().cmp(&n.key()),
+            };
+            match order {
+                Ordering::Less => deletes.extend(olds.next().map(FlowMod::Delete)),
+                Ordering::Greater => adds.extend(news.next().map(FlowMod::Add)),
+                Ordering::Equal => {
+                    if let (Some(o), Some(n)) = (olds.next(), news.next())
+                        && o != n
+                    {
+                        adds.push(FlowMod::Add(n));
+                    }
                 }
             }
         }
@@ -50,7 +54,7 @@ pub fn diff<'a>(old: &'a FlowTable, new: &'a FlowTable) -> Vec<FlowMod<'a>> {
 /// The table that results from these changes.
 #[must_use]
 pub fn apply(old: &FlowTable, mods: &[FlowMod<'_>]) -> FlowTable {
-    let mut flows: std::collections::BTreeMap<_, &Flow> = old.flows().iter().map(|f| (f.key(), f)).collect();
+    let mut flows: BTreeMap<_, &Flow> = old.flows().map(|f| (f.key(), f)).collect();
     for change in mods {
         match change {
             FlowMod::Add(flow) => flows.insert(flow.key(), flow),
@@ -60,39 +64,13 @@ pub fn apply(old: &FlowTable, mods: &[FlowMod<'_>]) -> FlowTable {
     FlowTable::from_flows(flows.into_values().cloned().collect())
 }
 
-/// What a change of flows means for connection tracking.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ZoneChanges {
-    /// Zones to empty, after the flows are in: their port is gone or became somebody else's. Without it a later owner of
-    /// the number would inherit connections (rule R9).
-    pub flush: Vec<u16>,
-    /// Ports whose groups allow less than before. **Nothing needs to be done for safety**: rules judge every packet of
-    /// a connection in both directions, so what they no longer allow has stopped already. Emptying these zones would
-    /// tidy up entries, but would also make the switch forget connections that are still allowed.
-    pub revoked: Vec<u16>,
-}
-
-/// Which zones to empty when `new` replaces `old`.
+/// Conntrack zones to empty when `now` is in force, after its flows are in: their port is gone or became somebody else's.
+/// Without it a later owner of the number would inherit connections (rule R9). A zone whose port may do less than before
+/// stays as it is: rules judge every packet of a connection in both directions, so what they no longer allow has stopped.
 #[must_use]
-pub fn zone_changes(old: &Compiled, new: &Compiled) -> ZoneChanges {
-    let flush: Vec<u16> = old
-        .zones
-        .iter()
-        .filter(|(no, was)| new.zones.get(no).is_none_or(|is| is.owner != was.owner))
-        .map(|(no, _)| *no)
-        .collect();
-    let shrunk = crate::stage::shrunk(&old.flows, &new.flows);
-    let revoked = old
-        .zones
-        .iter()
-        .filter(|(no, was)| {
-            new.zones.get(no).is_some_and(|is| {
-                is.owner == was.owner && (is.policy != was.policy || shrunk.contains(&was.policy))
-            })
-        })
-        .map(|(no, _)| *no)
-        .collect();
-    ZoneChanges { flush, revoked }
+pub fn zones_to_empty(before: &BTreeMap<u16, Owner>, now: &Compiled) -> Vec<u16> {
+    let others = |(no, owner): &(&u16, &Owner)| now.zones.get(no).is_none_or(|zone| zone.owner != **owner);
+    before.iter().filter(others).map(|(no, _)| *no).collect()
 }
 
 #[cfg(test)]

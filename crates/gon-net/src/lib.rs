@@ -26,9 +26,11 @@ pub mod service;
 mod stage;
 pub mod trace;
 
-pub use compile::{Compiled, Degraded, External, Mirror, NodeFacts, Overlay, Reason, Zone, compile};
+pub use compile::{
+    Before, Compiled, Degraded, External, Mirror, NodeFacts, Overlay, Owner, Reason, Zone, compile, recompile,
+};
 pub use cookie::Cookie;
-pub use diff::{FlowMod, ZoneChanges, diff, zone_changes};
+pub use diff::{FlowMod, diff, zones_to_empty};
 pub use flow::{Action, Field, Flow, FlowTable, Match};
 
 #[cfg(test)]

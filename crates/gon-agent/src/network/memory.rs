@@ -5,21 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use gon_driver::ovs::Datapath;
 use gon_driver::run::Pid;
-use gon_net::{Compiled, Mirror, Zone};
-use gon_types::MacAddr;
-use gon_types::id::NetworkInterfaceId;
+use gon_net::{Compiled, Mirror, Owner};
 use serde::{Deserialize, Serialize};
 
 /// How long after a loss connections are taken up again from their middle (rule R14).
 const WINDOW: u64 = 60;
-
-/// Interface, VPC key, MAC and address of whoever a zone's connections belong to.
-type Owner = (NetworkInterfaceId, u32, MacAddr, Ipv4Addr);
 
 /// The memory.
 #[derive(Debug)]
@@ -79,11 +73,10 @@ impl Memory {
         }
     }
 
-    /// The zones as something to compare a compiled document with.
+    /// Whose the connections in each zone are.
     #[must_use]
-    pub fn zones(&self) -> Compiled {
-        let zones = self.content.zones.iter().map(|(no, owner)| (*no, Zone { owner: *owner, policy: 0 }));
-        Compiled { zones: zones.collect(), ..Compiled::default() }
+    pub const fn zones(&self) -> &BTreeMap<u16, Owner> {
+        &self.content.zones
     }
 
     /// Before new owners get their zones: they are remembered, those to be emptied first keep their old ones.
@@ -111,6 +104,8 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
+    use gon_types::MacAddr;
+
     use super::*;
     use crate::network::samples;
 
@@ -135,11 +130,11 @@ mod tests {
         memory.expect(&new).unwrap();
         // Killed here: the next life still knows that zone 16 has another's connections.
         let memory = Memory::open(dir.path());
-        assert_eq!(gon_net::zone_changes(&memory.zones(), &new).flush, [16]);
-        assert_eq!(memory.zones().zones.len(), 2);
+        assert_eq!(gon_net::zones_to_empty(memory.zones(), &new), [16]);
+        assert_eq!(memory.zones().len(), 2);
         let mut memory = memory;
         memory.settle(&new).unwrap();
-        assert!(gon_net::zone_changes(&Memory::open(dir.path()).zones(), &new).flush.is_empty());
+        assert!(gon_net::zones_to_empty(Memory::open(dir.path()).zones(), &new).is_empty());
     }
 
     #[test]
@@ -154,7 +149,7 @@ mod tests {
         assert_eq!(memory.mirror(110), Mirror::Off);
 
         memory.meet(process(2, 1), Datapath::Netdev, 200).unwrap();
-        assert!(memory.zones().zones.is_empty());
+        assert!(memory.zones().is_empty());
         assert_eq!(memory.mirror(259), Mirror::Accepting);
         assert_eq!(Memory::open(dir.path()).mirror(260), Mirror::Keeping);
 
@@ -163,6 +158,6 @@ mod tests {
         assert_eq!(memory.mirror(5), Mirror::Off);
         memory.settle(&compiled(&[(16, "10.0.1.5")])).unwrap();
         memory.meet(process(3, 2), Datapath::System, 6).unwrap();
-        assert_eq!((memory.mirror(6), memory.zones().zones.len()), (Mirror::Off, 1));
+        assert_eq!((memory.mirror(6), memory.zones().len()), (Mirror::Off, 1));
     }
 }

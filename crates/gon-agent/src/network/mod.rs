@@ -10,8 +10,8 @@
 //! Assumes a directory of its own, privilege, and a network namespace, which is the one it is started in. Promises:
 //!
 //! - the last accepted document is in force as soon as the agent runs, with nobody to ask (rule R7);
-//! - a newer document's flows are in the switch one bundle after it arrived. Writing it down runs beside, so the disk
-//!   does not delay a revoked permission; ports change, and reports are sent, only when it is on the disk to stay. A
+//! - a newer document's flows are in the switch one bundle after it arrived. Writing it down runs beside or after, so the
+//!   disk does not delay a revoked permission; ports change, and reports are sent, only when it is on the disk to stay. A
 //!   crash between the two leaves a node that works by the older document, which is the last it ever confirmed;
 //! - what is reported as applied is: no packet passes by what the document before had allowed, cached or not;
 //! - a switch that was restarted is found again at once and gets everything back; what anybody changed behind the
@@ -314,22 +314,26 @@ impl Agent {
         }
         let started = std::time::Instant::now();
         let document = Arc::new(document);
-        let writing = {
-            let (ledger, document) = (Arc::clone(&self.ledger), Arc::clone(&document));
-            tokio::spawn(async move { write_down(&ledger, &document).await })
-        };
+        let (ledger, kept) = (Arc::clone(&self.ledger), Arc::clone(&document));
+        let write = async move { write_down(&ledger, &kept).await };
         // Answers for a port are there before its first packet can be.
         self.view.send_replace(Arc::new(View::new(Arc::clone(&document))));
         self.document = Some(Arc::clone(&document));
         let Some(plane) = &mut self.plane else { return Ok(()) };
         self.ported &= !plane.changes_ports(&document);
+        // Ports wait for the disk, so it begins at once. Else nothing waits for it, and the switch can use the processor.
+        let write = if self.ported { Err(write) } else { Ok(tokio::spawn(write)) };
         let flows = plane.change_flows(Some(document)).await;
         let wired = started.elapsed();
         // Also when the flows failed: the document was accepted.
-        let written = writing.await;
+        let written = match write {
+            Ok(writing) => writing.await.unwrap_or_else(|panic| {
+                Err(PlaneError::Io { what: "writing the document down", source: panic.into() })
+            }),
+            Err(write) => write.await,
+        };
         flows?;
-        written
-            .map_err(|panic| PlaneError::Io { what: "writing the document down", source: panic.into() })??;
+        written?;
         if !self.ported {
             plane.change_ports().await?;
             self.ported = true;

@@ -16,7 +16,8 @@ use gon_driver::run::RunError;
 use gon_driver::tap::{self, TapSpec};
 use gon_driver::{netfilter, ovs};
 use gon_net::{
-    Compiled, External, FlowMod, FlowTable, Mirror, NodeFacts, Overlay, compile, diff, service, zone_changes,
+    Before, Compiled, External, FlowMod, FlowTable, Mirror, NodeFacts, Overlay, compile, diff, recompile,
+    service, zones_to_empty,
 };
 use gon_proto::{NetworkReport, NodeNetwork, OverlayReport, PortReport, PortSpec, PortStatus, VpcReport};
 use gon_types::crash;
@@ -123,9 +124,9 @@ pub struct Plane {
     services: Option<(u32, Services)>,
     /// The document that is, or is being made, real.
     document: Option<Arc<NodeNetwork>>,
-    /// What it was compiled to, and with which treatment of forgotten connections.
+    /// What was last compiled, and sent to the switch: of which document, with which facts.
     compiled: Compiled,
-    mirror: Mirror,
+    compiled_of: Option<(Arc<NodeNetwork>, NodeFacts)>,
     /// Whether the switch has exactly the compiled flows, as far as we know. If not, it is asked before the next change.
     certain: bool,
     /// Ports that are closed or not there, and why.
@@ -162,7 +163,7 @@ impl Plane {
             services: None,
             document,
             compiled: Compiled::default(),
-            mirror: Mirror::Off,
+            compiled_of: None,
             certain: false,
             broken: BTreeMap::new(),
             wired: None,
@@ -313,8 +314,14 @@ impl Plane {
         }
         let Some(document) = self.document.clone() else { return Ok(()) };
         let switch = self.switch.clone().ok_or(OpenFlowError::Broken)?;
-        let mirror = self.memory.mirror(boot_seconds());
-        let compiled = compile(&document, &self.facts(mirror));
+        let facts = self.facts(self.memory.mirror(boot_seconds()));
+        let compiled = match &self.compiled_of {
+            Some((before, then)) => {
+                let before = Before { document: before, facts: then, compiled: &self.compiled };
+                recompile(before, &document, &facts)
+            }
+            None => compile(&document, &facts),
+        };
         self.memory.expect(&compiled).map_err(io_error("remembering zones"))?;
         let peers = peers(Some(&document));
         let met = peers.iter().any(|peer| !self.guarded.0.contains(peer));
@@ -335,7 +342,7 @@ impl Plane {
         crash::point("C20:after");
         crash::point("D06:after");
         self.compiled = compiled;
-        self.mirror = mirror;
+        self.compiled_of = Some((Arc::clone(&document), facts));
         self.certain = refused.is_empty();
         self.broken.retain(|_, why| !why.starts_with(REFUSED));
         for flow in &refused {
@@ -365,7 +372,7 @@ impl Plane {
         let Some(wired) = self.wired.clone() else { return Ok(()) };
         let switch = self.switch.clone().ok_or(OpenFlowError::Broken)?;
         // Some drop that is always there.
-        let same = self.compiled.flows.flows().iter().find(|flow| flow.priority == 0);
+        let same = self.compiled.flows.flows().find(|flow| flow.priority == 0);
         let touch = || async {
             let Some(same) = same else { return Ok(()) };
             switch.touch(same).await.map_err(PlaneError::from)
@@ -462,24 +469,21 @@ impl Plane {
             self.remove_leaving();
         }
 
-        let ready: HashSet<&str> = links
-            .iter()
-            .filter(|l| l.up)
-            .filter_map(|link| {
-                let port = wanted.iter().find(|p| p.device == link.name)?;
-                let there = on_switch.iter().find(|s| s.name == link.name)?;
-                let right = there.ofport == Some(port.port_no.into()) && there.error.is_none();
-                (right && link.mtu == u32::from(port.dhcp.mtu)).then_some(link.name.as_str())
-            })
-            .collect();
-        let missing: Vec<&PortSpec> =
-            wanted.iter().copied().filter(|p| !ready.contains(p.device.as_str())).collect();
+        let up: HashMap<&str, u32> =
+            links.iter().filter(|l| l.up).map(|link| (link.name.as_str(), link.mtu)).collect();
+        let numbered: HashMap<&str, Option<u32>> =
+            on_switch.iter().filter(|s| s.error.is_none()).map(|s| (s.name.as_str(), s.ofport)).collect();
+        let is_ready = |port: &&PortSpec| {
+            up.get(port.device.as_str()) == Some(&u32::from(port.dhcp.mtu))
+                && numbered.get(port.device.as_str()) == Some(&Some(port.port_no.into()))
+        };
+        let missing: Vec<&PortSpec> = wanted.iter().copied().filter(|port| !is_ready(port)).collect();
         changed += missing.len();
         let mut broken: BTreeMap<_, _> = closed.into_iter().collect();
         broken.extend(
             self.broken.iter().filter(|(_, w)| w.starts_with(REFUSED)).map(|(id, w)| (*id, w.clone())),
         );
-        self.plug(&missing, &mut broken).await?;
+        self.plug(&missing, on_switch, &mut broken).await?;
         self.broken = broken;
         Ok(changed)
     }
@@ -508,6 +512,7 @@ impl Plane {
     async fn plug(
         &self,
         missing: &[&PortSpec],
+        on_switch: Vec<ovs::PortStatus>,
         broken: &mut BTreeMap<NetworkInterfaceId, String>,
     ) -> Result<(), PlaneError> {
         let mut made = Vec::new();
@@ -536,7 +541,8 @@ impl Plane {
             })
             .collect();
         crash::point("C23:before");
-        let statuses = self.ovs.database().ensure_ports(service::BRIDGE, &ports).await?;
+        let database = self.ovs.database();
+        let statuses = database.ensure_ports_beside(service::BRIDGE, on_switch, &ports).await?;
         for (port, status) in made.iter().zip(statuses) {
             let result = match status.error {
                 Some(error) => Err(error),
@@ -553,7 +559,7 @@ impl Plane {
 
     /// Empties the zones whose connections are no longer their port's.
     async fn empty_zones(&mut self) -> Result<(), PlaneError> {
-        for zone in zone_changes(&self.memory.zones(), &self.compiled).flush {
+        for zone in zones_to_empty(self.memory.zones(), &self.compiled) {
             crash::point("D08:before");
             self.ovs.flush_zone(zone).await?;
             crash::point("D08:after");
@@ -661,7 +667,8 @@ impl Plane {
     pub async fn tick(&mut self) -> Result<bool, PlaneError> {
         let mut done = false;
         self.ovs.heal().await?;
-        if self.document.is_some() && self.mirror != self.memory.mirror(boot_seconds()) {
+        let mirror = self.compiled_of.as_ref().map(|(_, facts)| facts.mirror);
+        if self.document.is_some() && mirror != Some(self.memory.mirror(boot_seconds())) {
             self.change_flows(None).await?;
             done = true;
         }

@@ -85,6 +85,22 @@ pub struct PortStatus {
     pub options: BTreeMap<String, String>,
 }
 
+impl PortStatus {
+    /// The columns of the table `Interface` that say it.
+    const COLUMNS: [&'static str; 6] = ["_uuid", "name", "ofport", "error", "mac_in_use", "options"];
+
+    fn of_row(row: &Value) -> Self {
+        let first = |column: &str| members(&row[column]).first().copied().unwrap_or(&Value::Null).clone();
+        Self {
+            name: row["name"].as_str().unwrap_or_default().to_owned(),
+            ofport: first("ofport").as_u64().and_then(|n| n.try_into().ok()),
+            error: first("error").as_str().map(str::to_owned),
+            mac: first("mac_in_use").as_str().and_then(|m| m.parse().ok()),
+            options: map_of(&row["options"]),
+        }
+    }
+}
+
 /// A connection to the database.
 #[derive(Debug)]
 pub struct Ovsdb {
@@ -171,7 +187,17 @@ impl Ovsdb {
     }
 
     /// Runs a transaction and waits until ovs-vswitchd has followed.
-    async fn change(&self, root: &str, mut operations: Vec<Value>) -> Result<(), OvsError> {
+    async fn change(&self, root: &str, operations: Vec<Value>) -> Result<(), OvsError> {
+        self.change_and_look(root, operations, None).await.map(drop)
+    }
+
+    /// The same; then the rows that `look`, a `select`, finds.
+    async fn change_and_look(
+        &self,
+        root: &str,
+        mut operations: Vec<Value>,
+        look: Option<Value>,
+    ) -> Result<Vec<Value>, OvsError> {
         let us = json!([["_uuid", "==", ["uuid", root]]]);
         operations.push(
             json!({"op": "mutate", "table": DATABASE, "where": us, "mutations": [["next_cfg", "+=", 1]]}),
@@ -183,6 +209,7 @@ impl Ovsdb {
         let row = results.last().map_or(&Value::Null, |last| &last["rows"][0]);
         let wanted = row["next_cfg"].as_i64().unwrap_or_default();
         let mut seen = row["cur_cfg"].as_i64().unwrap_or_default();
+        let mut found = Vec::new();
         let until = Instant::now() + FOLLOW;
         while seen < wanted {
             let left = until.saturating_duration_since(Instant::now()).min(Duration::from_secs(5));
@@ -192,14 +219,19 @@ impl Ovsdb {
             // The database itself waits until the column is no longer what we saw, then shows it.
             let wait = json!({"op": "wait", "table": DATABASE, "where": us, "columns": ["cur_cfg"],
                 "until": "!=", "rows": [{"cur_cfg": seen}], "timeout": left.as_millis() as u64});
-            let look = json!({"op": "select", "table": DATABASE, "where": us, "columns": ["cur_cfg"]});
-            match self.transact(vec![wait, look]).await {
-                Ok(results) => seen = results[1]["rows"][0]["cur_cfg"].as_i64().unwrap_or(seen),
+            let now = json!({"op": "select", "table": DATABASE, "where": us, "columns": ["cur_cfg"]});
+            match self.transact([wait, now].into_iter().chain(look.clone()).collect()).await {
+                Ok(mut results) => {
+                    seen = results[1]["rows"][0]["cur_cfg"].as_i64().unwrap_or(seen);
+                    if let Some(Value::Array(rows)) = results.get_mut(2).map(|r| r["rows"].take()) {
+                        found = rows;
+                    }
+                }
                 Err(OvsError::Database(text)) if text.starts_with("timed out") => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(found)
     }
 
     /// The datapath type of a bridge; `None` if there is no such bridge.
@@ -311,9 +343,18 @@ impl Ovsdb {
     /// Makes these ports be on the bridge; others are left alone. Says how each is. A port that has another number than
     /// asked for is replaced.
     pub async fn ensure_ports(&self, bridge: &str, wanted: &[PortSpec]) -> Result<Vec<PortStatus>, OvsError> {
-        let (root, _) = self.root().await?;
-        let here: BTreeMap<String, PortStatus> =
-            self.ports(bridge).await?.into_iter().map(|p| (p.name.clone(), p)).collect();
+        let here = self.ports(bridge).await?;
+        self.ensure_ports_beside(bridge, here, wanted).await
+    }
+
+    /// The same, where [`Ovsdb::ports`] has just said what is `here`.
+    pub async fn ensure_ports_beside(
+        &self,
+        bridge: &str,
+        here: Vec<PortStatus>,
+        wanted: &[PortSpec],
+    ) -> Result<Vec<PortStatus>, OvsError> {
+        let mut here: BTreeMap<String, PortStatus> = here.into_iter().map(|p| (p.name.clone(), p)).collect();
         let right = |want: &PortSpec| {
             let is = here.get(&want.name);
             is.is_some_and(|is| is.ofport == Some(want.ofport) && is.options == want.kind.options())
@@ -328,6 +369,7 @@ impl Ovsdb {
         }
         let missing: Vec<&PortSpec> = wanted.iter().filter(|w| !right(w)).collect();
         if !missing.is_empty() {
+            let (root, _) = self.root().await?;
             let mut operations = Vec::new();
             let mut names = Vec::new();
             for (n, want) in missing.iter().enumerate() {
@@ -352,17 +394,20 @@ impl Ovsdb {
             }
             operations.push(json!({"op": "mutate", "table": "Bridge", "where": [["name", "==", bridge]],
                 "mutations": [["ports", "insert", ["set", names]]]}));
-            self.change(&root, operations).await?;
+            // One is looked for by its name; many are found among all.
+            let which = match missing[..] {
+                [one] => json!([["name", "==", one.name]]),
+                _ => json!([]),
+            };
+            let look = json!({"op": "select", "table": "Interface", "where": which,
+                "columns": PortStatus::COLUMNS});
+            let now = self.change_and_look(&root, operations, Some(look)).await?;
+            here.extend(now.iter().map(PortStatus::of_row).map(|p| (p.name.clone(), p)));
         }
-        let mut after: BTreeMap<String, PortStatus> = if missing.is_empty() {
-            here
-        } else {
-            self.ports(bridge).await?.into_iter().map(|p| (p.name.clone(), p)).collect()
-        };
         Ok(wanted
             .iter()
             .map(|want| {
-                let mut is = after.remove(&want.name).unwrap_or_else(|| PortStatus {
+                let mut is = here.remove(&want.name).unwrap_or_else(|| PortStatus {
                     name: want.name.clone(),
                     ofport: None,
                     error: Some("it is not on the bridge".to_owned()),
@@ -404,7 +449,7 @@ impl Ovsdb {
             json!({"op": "select", "table": "Port", "where": [["name", "!=", bridge]],
                 "columns": ["_uuid", "interfaces"]}),
             json!({"op": "select", "table": "Interface", "where": [],
-                "columns": ["_uuid", "name", "ofport", "error", "mac_in_use", "options"]}),
+                "columns": PortStatus::COLUMNS}),
         ];
         let results = self.transact(operations).await?;
         let rows =
@@ -420,19 +465,7 @@ impl Ovsdb {
         Ok(rows(2)
             .iter()
             .filter(|row| row["_uuid"][1].as_str().is_some_and(|u| interfaces.contains(u)))
-            .map(|row| PortStatus {
-                name: row["name"].as_str().unwrap_or_default().to_owned(),
-                ofport: members(&row["ofport"])
-                    .first()
-                    .and_then(|n| n.as_u64())
-                    .and_then(|n| n.try_into().ok()),
-                error: members(&row["error"]).first().and_then(|e| e.as_str()).map(str::to_owned),
-                mac: members(&row["mac_in_use"])
-                    .first()
-                    .and_then(|m| m.as_str())
-                    .and_then(|m| m.parse().ok()),
-                options: map_of(&row["options"]),
-            })
+            .map(PortStatus::of_row)
             .collect())
     }
 

@@ -53,6 +53,34 @@ fn golden_files() {
 }
 
 #[test]
+fn what_is_taken_over_is_what_it_would_have_become() {
+    let was = two_vpcs();
+    let compiled = compile(&was.doc, &facts());
+    let again = |doc: &NodeNetwork, now: &NodeFacts| {
+        let before = Before { document: &was.doc, facts: &facts(), compiled: &compiled };
+        let new = recompile(before, doc, now);
+        assert_eq!(new, compile(doc, now));
+        compiled.flows.tables_beside(&new.flows)
+    };
+    let changed = |change: fn(&mut NodeNetwork)| {
+        let mut topology = was.clone();
+        change(&mut topology.doc);
+        again(&topology.doc, &facts()).into_iter().collect::<Vec<_>>()
+    };
+    let policy = [Stage::Policy.table()];
+    assert_eq!(changed(|_| {}), policy);
+    assert_eq!(changed(|doc| doc.groups[0].rules.push(allow(99, "in tcp 443 from 0.0.0.0/0"))), policy);
+    assert_eq!(changed(|doc| doc.groups[1].rules.clear()), policy);
+    assert_eq!(changed(|doc| doc.vpcs[0].generation = 77), policy);
+    // An impossible rule closes ports; another member, fact or port is no matter of rules alone.
+    assert!(changed(|doc| doc.groups[0].rules[0].ports = None).len() > 10);
+    assert!(changed(|doc| doc.groups[0].members.clear()).len() > 10);
+    assert!(changed(|doc| drop(doc.ports.pop())).len() > 10);
+    let mirror = NodeFacts { mirror: Mirror::Accepting, ..facts() };
+    assert!(again(&was.doc, &mirror).len() > 10);
+}
+
+#[test]
 fn all_four_are_needed_from_outside() {
     let ping = Lab::from_outside("198.51.100.7", "203.0.113.10", IP_ICMP, 0);
     let ssh = Lab::from_outside("198.51.100.7", "203.0.113.10", IP_TCP, 22);
@@ -355,7 +383,7 @@ fn icmp_errors_take_the_detour_for_their_quotes() {
     assert_eq!(compile(&imposter.doc, &facts()).degraded[0].reason, Reason::BadMac);
     // A node without an outside has no detour.
     let flows = compile(&two_vpcs().doc, &NodeFacts { external: None, ..facts() }).flows;
-    assert!(flows.flows().iter().all(|f| f.table != Stage::Public.table() || f.actions.is_empty()));
+    assert!(flows.flows().all(|f| f.table != Stage::Public.table() || f.actions.is_empty()));
 }
 
 #[test]

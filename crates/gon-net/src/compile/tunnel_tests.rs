@@ -229,7 +229,7 @@ fn contradictory_peers_are_not_believed() {
     assert!(!leads_out(&broken(&|d| d.addresses.iter_mut().for_each(|a| a.mac = MacAddr::ROUTER))));
     let alone = compile(&two_vpcs().on_node(1, SPLIT).doc, &NodeFacts { overlay: None, ..facts_of(1) });
     assert!(!leads_out(&alone.flows));
-    assert!(alone.flows.flows().iter().all(|f| f.matches.get(Field::InPort).is_none_or(|c| c.value != 3)));
+    assert!(alone.flows.flows().all(|f| f.matches.get(Field::InPort).is_none_or(|c| c.value != 3)));
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn a_table_is_sorted_and_contradictions_drop() {
     reversed.reverse();
     let table = FlowTable::from_flows(flows);
     assert_eq!(table, FlowTable::from_flows(reversed));
-    let seen: Vec<(u16, usize)> = table.flows().iter().map(|f| (f.priority, f.actions.len())).collect();
+    let seen: Vec<(u16, usize)> = table.flows().map(|f| (f.priority, f.actions.len())).collect();
     assert_eq!(seen, [(9, 0), (5, 1), (1, 0)]);
 }
 

@@ -22,14 +22,11 @@ use crate::flow::{Action, Field, Flow, FlowTable, Match};
 use crate::pipeline::{SCRATCH, Stage};
 use crate::plan::Plan;
 
-pub(crate) use policy::shrunk;
-
 /// All flows of a plan.
 pub(crate) fn all(plan: &Plan<'_>) -> FlowTable {
     let mut sink = Sink(Vec::with_capacity(64 + plan.ports.len() * 20));
     for stage in Stage::ALL {
-        // Default deny, and counted: what nothing allows ends here.
-        sink.fixed(*stage, 0, Match::any(), vec![]);
+        sink.deny(*stage);
     }
     classify::flows(plan, &mut sink);
     admit::flows(plan, &mut sink);
@@ -47,10 +44,22 @@ pub(crate) fn all(plan: &Plan<'_>) -> FlowTable {
     FlowTable::from_flows(sink.0)
 }
 
+/// The same, where `before` is of a plan that differs in nothing but rules: they have a table of their own.
+pub(crate) fn with_rules(before: &FlowTable, plan: &Plan<'_>) -> FlowTable {
+    let mut sink = Sink(Vec::new());
+    sink.deny(Stage::Policy);
+    policy::flows(plan, &mut sink);
+    before.with_tables(&[Stage::Policy.table()], sink.0)
+}
+
 /// Where stages put their flows.
 pub(crate) struct Sink(Vec<Flow>);
 
 impl Sink {
+    /// Default deny, and counted: what nothing allows ends here.
+    fn deny(&mut self, stage: Stage) {
+        self.fixed(stage, 0, Match::any(), vec![]);
+    }
     /// A flow that is there whatever the document says.
     fn fixed(&mut self, stage: Stage, priority: u16, matches: Match, actions: Vec<Action>) {
         self.0.push(Flow::new(stage.table(), priority, Cookie::fixed(stage), matches, actions));
@@ -76,11 +85,6 @@ const fn go(stage: Stage) -> Action {
 /// Write a register.
 fn reg(field: Field, value: impl Into<u64>) -> Action {
     Action::load(field, value.into())
-}
-
-/// The value that a match wants a whole register to have.
-fn reg_match(matches: &Match, field: Field) -> Option<u32> {
-    matches.get(field).and_then(|c| u32::try_from(c.value).ok())
 }
 
 /// An IPv4 address as the bits of a field.

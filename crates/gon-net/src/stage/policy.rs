@@ -30,11 +30,10 @@ use gon_types::id::SecurityGroupId;
 use gon_types::{PortRange, Protocol};
 use ipnet::Ipv4Net;
 
-use super::{LATER_FRAGMENT, Sink, go, reg_match, security_group};
+use super::{LATER_FRAGMENT, Sink, go, security_group};
 use crate::compile::Mirror;
 use crate::cookie::Cookie;
-use crate::diff::{FlowMod, diff};
-use crate::flow::{Action, Field, Flow, FlowTable, IP_TCP, IP_UDP, Match};
+use crate::flow::{Action, Field, Flow, IP_TCP, IP_UDP, Match};
 use crate::pipeline::{LENS, POLICY, Stage, VPC, lens};
 use crate::plan::{Hash, MOST_PEER_GROUPS, Plan, Policy};
 
@@ -266,46 +265,6 @@ pub(super) fn masks(range: PortRange) -> Vec<(u16, u16)> {
         first += 1 << bits;
     }
     masks
-}
-
-/// The sets of groups that may allow less than before: a flow of theirs is gone, or a member of a group they name.
-pub(crate) fn shrunk(old: &FlowTable, new: &FlowTable) -> BTreeSet<u32> {
-    let mut sets = BTreeSet::new();
-    let mut left = BTreeSet::new();
-    for change in diff(old, new) {
-        let (before, now): (&Flow, &[Action]) = match change {
-            FlowMod::Delete(flow) => (flow, &[]),
-            FlowMod::Add(flow) => match old.get(flow.key()) {
-                Some(before) => (before, &flow.actions),
-                None => continue,
-            },
-        };
-        let lost = before.actions.iter().filter(|action| !now.contains(action));
-        if before.table != STAGE.table() {
-            continue;
-        }
-        match reg_match(&before.matches, POLICY) {
-            Some(set) => sets.extend(lost.map(|_| set)),
-            None => left.extend(lost.filter_map(conjunction)),
-        }
-    }
-    if !left.is_empty() {
-        for flow in old.of_table(STAGE.table()) {
-            if let Some(set) = reg_match(&flow.matches, POLICY)
-                && flow.actions.iter().filter_map(conjunction).any(|id| left.contains(&id))
-            {
-                sets.insert(set);
-            }
-        }
-    }
-    sets
-}
-
-const fn conjunction(action: &Action) -> Option<u32> {
-    match action {
-        Action::Conjunction { id, .. } => Some(*id),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use std::net::Ipv4Addr;
 
 use gon_net::pipeline::{self, Stage};
-use gon_net::{Field, Flow, FlowMod, FlowTable, compile, diff, zone_changes};
+use gon_net::{Before, Field, Flow, FlowMod, FlowTable, compile, diff, recompile, zones_to_empty};
 
 use crate::interpreted::{
     BUGS, Bug, Difference, FORGETFUL, NODES, Tally, compare, compare_change, measure, paths, right, say,
@@ -112,9 +112,15 @@ fn a_change_touches_only_what_it_concerns() {
         }
         let only_rules = only_rules == case;
         for node in 1..=NODES {
-            let compiled = |c: &Case| compile(&c.topology().on_node(node, &c.place()).doc, &facts_of(node));
-            let (old, new) = (compiled(&case), compiled(&then));
-            assert_eq!(zone_changes(&old, &new).flush, [], "seed {seed}");
+            let facts = facts_of(node);
+            let document = |c: &Case| c.topology().on_node(node, &c.place()).doc;
+            let (before, now) = (document(&case), document(&then));
+            let (old, new) = (compile(&before, &facts), compile(&now, &facts));
+            // What is taken over from before is what it would have become.
+            let was = Before { document: &before, facts: &facts, compiled: &old };
+            assert_eq!(recompile(was, &now, &facts), new, "seed {seed}");
+            let owners = old.zones.iter().map(|(no, zone)| (*no, zone.owner)).collect();
+            assert_eq!(zones_to_empty(&owners, &new), [] as [u16; 0], "seed {seed}");
             for change in diff(&old.flows, &new.flows) {
                 let (FlowMod::Add(flow) | FlowMod::Delete(flow)) = change;
                 changes += 1;
