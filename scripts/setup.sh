@@ -19,6 +19,8 @@ RUNTIME=(
   openssh-client iputils-ping
 )
 TEST=(tcpdump curl iptables python3 rabbitmq-server etcd-server etcd-client)
+# The console's browser. Ubuntu has it as a snap only: there the tests need one that CHROMIUM names.
+[ "$(. /etc/os-release && printf '%s' "$ID")" = ubuntu ] || TEST+=(chromium)
 BENCH=(python3-venv)
 OVN=(ovn-central ovn-host)
 

@@ -41,6 +41,8 @@ echo "── console"
 scripts/console-build.sh exec npm run --silent lint
 scripts/console-build.sh exec npm run --silent typecheck
 scripts/console-build.sh exec npm test
+echo "── console in a browser"
+scripts/console-build.sh exec npm run --silent e2e:screens
 echo "── format, lints, architecture, API contract"
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
