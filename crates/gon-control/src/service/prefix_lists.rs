@@ -175,6 +175,12 @@ pub async fn update(
         )
         .field("max_entries"));
     }
+    // All of them at once and in their order, before PostgreSQL holds some of them to count routes.
+    let named_in = if changed || max_entries.is_some() {
+        lists::hold_vpcs_of(&mut tx, row.id).await?
+    } else {
+        lists::vpcs_of(&mut tx, row.id).await?
+    };
     let gone = lists::remove(&mut tx, row.id, &removed).await?;
     if let Some(at) = removed.iter().position(|net| !gone.contains(net)) {
         return Err(Refusal::of_field(
@@ -191,7 +197,7 @@ pub async fn update(
     })?;
     lists::add(&mut tx, cx.account(), row.id, &added).await?;
     let detail = serde_json::to_value(&body).unwrap_or_default();
-    finish(cx, tx, row.id, changed, detail, until).await
+    finish(cx, tx, row.id, changed, (named_in, detail), until).await
 }
 
 /// What a change ends with: a new generation of every VPC whose rules or routes name the list.
@@ -200,7 +206,7 @@ async fn finish(
     mut tx: Tx,
     id: Uuid,
     changed: bool,
-    detail: serde_json::Value,
+    (named_in, detail): (Vec<Uuid>, serde_json::Value),
     until: Option<Until>,
 ) -> Result<PrefixList> {
     let mut entry = Entry::new("ModifyManagedPrefixList", id).detail(detail).event(
@@ -210,8 +216,6 @@ async fn finish(
         Some("available"),
     );
     let mut all = vec![];
-    let named_in =
-        if changed { lists::hold_vpcs_of(&mut tx, id).await? } else { lists::vpcs_of(&mut tx, id).await? };
     for vpc in named_in {
         let applied =
             if changed { vpcs::bump(&mut tx, vpc).await? } else { vpcs::applied(&mut tx, vpc).await? };

@@ -305,3 +305,38 @@ async fn what_a_destination_cannot_be() {
     }
     assert_eq!(api.count(rows).await, before);
 }
+
+/// Two lists, each named by a rule in one VPC and by a route in the other: whoever changes one holds both VPCs, in one order.
+#[tokio::test]
+async fn lists_that_share_vpcs_do_not_wait_for_each_other() {
+    let api = Api::furnished().await;
+    let mut lists = vec![];
+    for name in ["a", "b"] {
+        let body = json!({ "name": name, "max_entries": 1 });
+        lists.push(id(&api.post("/prefix-lists", body).await.ok()).to_owned());
+    }
+    for (at, rules) in lists.iter().enumerate() {
+        let vpc = api.vpc("10.0.0.0/16").await;
+        let gateway = id(&api.post("/internet-gateways", json!({})).await.ok()).to_owned();
+        let attach = format!("/internet-gateways/{gateway}/attach");
+        api.post(&attach, json!({ "vpc_id": id(&vpc) })).await.ok();
+        let route = json!({ "destination_prefix_list_id": lists[1 - at], "target_id": gateway });
+        let main = vpc["main_route_table_id"].as_str().unwrap();
+        api.post(&format!("/route-tables/{main}/routes"), route).await.ok();
+        let rule = json!({ "direction": "inbound", "protocol": "icmp", "source_destination": rules });
+        let group = vpc["default_security_group_id"].as_str().unwrap();
+        api.post(&format!("/security-groups/{group}/rules"), rule).await.ok();
+    }
+    for room in 2..8 {
+        let change = |list: &str| {
+            let entry = json!({ "cidr": format!("192.0.2.{room}/32") });
+            (format!("/prefix-lists/{list}"), json!({ "max_entries": room, "add_entries": [entry] }))
+        };
+        let ((a, more_a), (b, more_b)) = (change(&lists[0]), change(&lists[1]));
+        let (a, b) = tokio::join!(api.put(&a, more_a), api.put(&b, more_b));
+        assert_eq!(
+            (a.ok()["max_entries"].as_i64(), b.ok()["max_entries"].as_i64()),
+            (Some(room), Some(room))
+        );
+    }
+}
