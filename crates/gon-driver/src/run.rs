@@ -541,15 +541,29 @@ impl Pid {
     /// The process that has this number now; `None` if none does or it is only waiting to be reaped.
     #[must_use]
     pub fn of(pid: i32) -> Option<Self> {
+        Self::entry(pid).filter(|(_, state, _)| !matches!(state, 'Z' | 'X' | 'x')).map(|(pid, ..)| pid)
+    }
+    /// Whoever has this number, its state, and its flags.
+    fn entry(pid: i32) -> Option<(Self, char, u32)> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name is in parentheses and may contain anything; the fields count from behind its last parenthesis.
         let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-        let state = fields.next()?;
-        if matches!(state, "Z" | "X" | "x") {
-            return None;
-        }
-        let start_time = fields.nth(18)?.parse().ok()?;
-        Some(Self { pid, start_time, boot: boot_id() })
+        let state = fields.next()?.chars().next()?;
+        let flags = fields.nth(5)?.parse().ok()?;
+        let start_time = fields.nth(12)?.parse().ok()?;
+        Some((Self { pid, start_time, boot: boot_id() }, state, flags))
+    }
+    /// Whether it is ending, and what it had open is not free yet: the kernel is closing its files. Nothing wakes who waits
+    /// for its end before that is done.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        /// `PF_EXITING` of the kernel's `sched.h`.
+        const EXITING: u32 = 4;
+        let threads = || std::fs::read_dir(format!("/proc/{}/task", self.pid)).map_or(0, Iterator::count);
+        Self::entry(self.pid).is_some_and(|(pid, state, flags)| {
+            // One of its threads closes the files: the first, or one that is left when the first is dead.
+            pid == *self && flags & EXITING != 0 && (state != 'Z' || threads() > 1)
+        })
     }
     /// Whether it still runs.
     #[must_use]

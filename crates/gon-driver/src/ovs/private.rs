@@ -7,7 +7,7 @@
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -20,6 +20,10 @@ use crate::run::{Cmd, Pid, run, spawn_detached};
 
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 const READY: Duration = Duration::from_secs(15);
+/// How often it is looked whether the switch is dying: nothing tells, before it has given its ports back.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a dead switch is waited for that gives its ports back.
+const LET_GO: Duration = Duration::from_secs(20);
 /// The longest name of a socket in the run directory.
 const LONGEST: &str = "ovs-vswitchd.ctl.4194304";
 
@@ -30,11 +34,14 @@ pub(super) struct Private {
     run_dir: PathBuf,
     /// Held while servers are looked at and started, so that two tasks never start the same one.
     turn: Arc<Mutex<()>>,
+    /// The switch that was last seen to run.
+    seen: Arc<std::sync::Mutex<Option<Pid>>>,
 }
 
 impl Private {
     pub(super) fn at(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), run_dir: socket_dir(dir, LONGEST, "ovs"), turn: Arc::default() }
+        let run_dir = socket_dir(dir, LONGEST, "ovs");
+        Self { dir: dir.to_owned(), run_dir, turn: Arc::default(), seen: Arc::default() }
     }
     pub(super) fn run_dir(&self) -> &Path {
         &self.run_dir
@@ -72,10 +79,20 @@ impl Private {
         if database.is_none() {
             self.start_database().await?;
         }
-        if switch.is_none() {
-            self.start_switch().await?;
-        }
-        Ok(switch.is_none())
+        let switch = switch.filter(|switch| !switch.is_leaving());
+        let started = switch.is_none();
+        let seen = match switch {
+            Some(switch) => switch,
+            None => {
+                let dead = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(dead) = dead {
+                    let_go(&dead).await;
+                }
+                self.start_switch().await?
+            }
+        };
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
+        Ok(started)
     }
 
     /// Waits until no other process is looking and starting; until the value is dropped none can. A process that dies
@@ -111,9 +128,15 @@ impl Private {
                         while !pid.wait_gone(Duration::from_secs(3600)).await {}
                     }
                 };
+                let leaves = async |pid: Option<Pid>| {
+                    while pid.is_none_or(|pid| !pid.is_leaving()) {
+                        tokio::time::sleep(LOOK).await;
+                    }
+                };
                 tokio::select! {
                     () = gone(database) => tracing::warn!("the switch's database died"),
                     () = gone(switch) => tracing::warn!("the switch died"),
+                    () = leaves(switch) => tracing::warn!("the switch is dying"),
                 }
                 // One that dies at once must not be started in a frenzy.
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -160,14 +183,15 @@ impl Private {
         self.wait_for(&pid, &self.database_control(), &log).await
     }
 
-    async fn start_switch(&self) -> Result<(), OvsError> {
+    async fn start_switch(&self) -> Result<Pid, OvsError> {
         let cmd = Cmd::new("ovs-vswitchd")
             .arg(join("unix:", &self.database()))
             .arg(join("--unixctl=", &self.control()))
             .args(["-vsyslog:off", "-vconsole:info"]);
         let log = self.dir.join("ovs-vswitchd.log");
         let pid = spawn_detached(self.environment(cmd), &log)?;
-        self.wait_for(&pid, &self.control(), &log).await
+        self.wait_for(&pid, &self.control(), &log).await?;
+        Ok(pid)
     }
 
     fn environment(&self, cmd: Cmd) -> Cmd {
@@ -212,6 +236,45 @@ impl Private {
             let _ = std::fs::remove_dir_all(&self.run_dir);
         }
         Ok(())
+    }
+}
+
+/// Waits until a dead process has given back what it had open.
+///
+/// In userspace a port is a packet socket, and the kernel closes one after the other, each with a grace period of RCU: fourteen
+/// seconds for a thousand. That long the dead switch keeps the devices it made, and, in the database, the lock without which
+/// the next one does nothing. With expedited grace periods it takes a fraction of a second.
+async fn let_go(dead: &Pid) {
+    if !dead.is_leaving() {
+        return;
+    }
+    let _expedited = Expedited::begin();
+    let until = Instant::now() + LET_GO;
+    while dead.is_leaving() && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// While this lives, the kernel's grace periods are expedited; then it is again as it was.
+struct Expedited(Option<Vec<u8>>);
+
+impl Expedited {
+    const SWITCH: &str = "/sys/kernel/rcu_expedited";
+
+    fn begin() -> Self {
+        // Where it may not be written, it takes longer.
+        let before = std::fs::read(Self::SWITCH).ok();
+        Self(before.filter(|before| before.starts_with(b"0") && std::fs::write(Self::SWITCH, "1").is_ok()))
+    }
+}
+
+impl Drop for Expedited {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0
+            && let Err(error) = std::fs::write(Self::SWITCH, before)
+        {
+            tracing::warn!(%error, "{} stays at 1", Self::SWITCH);
+        }
     }
 }
 

@@ -103,6 +103,42 @@ fn a_private_switch_is_made_adopted_healed_and_leaves_nothing() {
     });
 }
 
+/// The kernel takes a grace period for each packet socket of a dead switch, which keeps its devices and its lock meanwhile.
+#[test]
+fn a_dead_switch_lets_go_of_many_ports_before_the_next_begins() {
+    in_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ovs = Ovs::connect_or_start(&config(dir.path()), BRIDGE).await.unwrap();
+        let mut end = KillAtEnd(ovs.own_processes().await);
+        ovs.database().ensure_bridge(BRIDGE, Datapath::Netdev).await.unwrap();
+        let netlink = Netlink::open().unwrap();
+        let names: Vec<String> = (0..60).map(|n| format!("gt-{n}")).collect();
+        for name in &names {
+            tap::ensure(&netlink, TapSpec { name, owner_uid: 0, mtu: 1500 }).await.unwrap();
+        }
+        let ports: Vec<PortSpec> = names.iter().zip(16..).map(|(name, no)| system(name, no)).collect();
+        ovs.database().ensure_ports(BRIDGE, &ports).await.unwrap();
+        let before = std::fs::read("/sys/kernel/rcu_expedited").unwrap();
+        let dead = ovs.switch_process().await.unwrap();
+        let killed = std::time::Instant::now();
+        // Before anybody is told that it is dead.
+        dead.signal(rustix::process::Signal::KILL).unwrap();
+        while dead.is_alive() && !dead.is_leaving() {
+            tokio::task::yield_now().await;
+        }
+        ovs.heal().await.unwrap();
+        assert!(!dead.is_leaving());
+        println!("the next one runs after {:?}", killed.elapsed());
+        end.0.extend(ovs.own_processes().await);
+        let next = ovs.database().ensure_ports(BRIDGE, &ports).await.unwrap();
+        assert!(next.iter().all(|port| port.error.is_none()), "{next:?}");
+        let log = std::fs::read_to_string(dir.path().join("ovs/ovs-vswitchd.log")).unwrap();
+        assert!(!log.contains("another ovs-vswitchd process is running"), "{log}");
+        assert_eq!(std::fs::read("/sys/kernel/rcu_expedited").unwrap(), before);
+        ovs.tear_down(BRIDGE).await.unwrap();
+    });
+}
+
 #[test]
 fn a_long_directory_gets_short_sockets() {
     in_namespace(|| async {
