@@ -36,7 +36,7 @@ use super::{Config, chain, guard};
 pub(super) const META_MAC: MacAddr = MacAddr([0x0a, 0x67, 0x6f, 0x6e, 0x00, 0x02]);
 /// Ethernet address of the host's side of the device toward the outside.
 pub(super) const EXT_MAC: MacAddr = MacAddr([0x0a, 0x67, 0x6f, 0x6e, 0x00, 0x03]);
-/// MTU of both: that of the host's own network.
+/// MTU toward local services: that of the host's own network.
 const HOST_MTU: u16 = 1500;
 /// Connections one port may have (rule R13).
 const ZONE_LIMIT: u32 = 65_536;
@@ -569,16 +569,18 @@ impl Plane {
 
     /// The switch's ports toward the host itself.
     fn host_ports(&self) -> Vec<SwitchPort> {
-        let port = |name: &str, ofport, mac| SwitchPort {
+        let port = |name: &str, ofport, mac, mtu| SwitchPort {
             name: name.to_owned(),
             ofport,
             kind: PortKind::Internal,
-            mtu: Some(HOST_MTU),
+            mtu,
             mac: Some(mac),
         };
-        let mut ports = vec![port(service::META_DEVICE, service::META_PORT, META_MAC)];
+        let mut ports = vec![port(service::META_DEVICE, service::META_PORT, META_MAC, Some(HOST_MTU))];
         if self.config.external.is_some() {
-            ports.push(port(service::EXT_DEVICE, service::EXT_PORT, EXT_MAC));
+            // Open vSwitch gives it the smallest MTU of the guests. So the host tells whoever sends them larger packets from
+            // outside ("fragmentation needed"), which no switch does.
+            ports.push(port(service::EXT_DEVICE, service::EXT_PORT, EXT_MAC, None));
         }
         if let Some(underlay) = &self.underlay {
             let kind = PortKind::Tunnel { local: underlay.report.address, udp: service::TUNNEL_UDP };

@@ -521,6 +521,17 @@ fn errors_cross_the_gateway_with_what_they_quote() {
         let seen = |hop: &str| hops.lines().skip(1).any(|line| line.split_whitespace().nth(1) == Some(hop));
         assert!(seen("203.0.113.1") && seen("198.51.100.2") && seen("192.0.2.3"), "{hops}");
         println!("{hops}");
+        // Whoever sends from outside what a guest's link is too narrow for is told so by the node, and learns.
+        let learned = router.run(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.connect("203.0.113.9:9").unwrap();
+            for _ in 0..3 {
+                let _ = socket.send(&[0; 1460]);
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            sh("ip route get 203.0.113.9")
+        });
+        assert!(learned.contains(" mtu 1450"), "{learned}");
         // From a guest to outside, which here is the host; and between guests by their public addresses.
         assert!(refused("203.0.113.9:9")(), "refused by the guest");
         assert!(guest.run(refused("203.0.113.10:9")), "refused by the neighbour");
