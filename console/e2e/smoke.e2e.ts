@@ -173,6 +173,17 @@ async function makeOthers(page: Page): Promise<void> {
     await form.getByLabel('Entries', { exact: true }).fill('192.0.2.0/24 documentation\n198.51.100.0/24');
   });
   await page.getByRole('button', { name: 'Remove 198.51.100.0/24' }).waitFor();
+  const list = new URL(page.url()).pathname;
+  await page.goto(`${url}/route-tables`);
+  await page.getByRole('link', { name: `${name}-public` }).click();
+  await choose(page, 'Destination', name);
+  await choose(page, 'Target', 'igw-');
+  await rowForm(page, 'Add a route').getByRole('button', { name: 'Add' }).click();
+  const route = page.getByRole('button', { name: `Remove ${name}`, exact: true });
+  await applied(page).waitFor();
+  await confirmed(page, route, 'Remove');
+  await route.waitFor({ state: 'hidden' });
+  await page.goto(url + list);
   await remove(page);
 }
 
