@@ -395,8 +395,8 @@ async fn tell_senders(frames: Frames, shared: Shared) {
         };
         let frame = &buffer[..length];
         let Some(port) = expired::sender_of(frame).and_then(service::port_no) else { continue };
-        if let Some(told) = expired::tell(frame)
-            && shared.shares.may_err(service::link_local(port))
+        if shared.shares.may_err(service::link_local(port))
+            && let Some(told) = expired::tell(frame)
         {
             // Lost like any packet if the device has no room.
             let _ = frames.send(&told);
