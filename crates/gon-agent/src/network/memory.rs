@@ -28,6 +28,9 @@ struct Content {
     /// Seconds since boot.
     lost_at: Option<u64>,
     zones: BTreeMap<u16, Owner>,
+    /// The process that was told that its flows are in.
+    #[serde(default)]
+    released: Option<Pid>,
 }
 
 impl Memory {
@@ -60,6 +63,18 @@ impl Memory {
             self.content.zones.clear();
         }
         self.content.process = process;
+        self.save()
+    }
+
+    /// Whether this process was told that its flows are in.
+    #[must_use]
+    pub fn is_released(&self, process: Option<Pid>) -> bool {
+        process.is_some() && self.content.released == process
+    }
+
+    /// It was told.
+    pub fn release(&mut self, process: Option<Pid>) -> io::Result<()> {
+        self.content.released = process;
         self.save()
     }
 
@@ -159,5 +174,18 @@ mod tests {
         memory.settle(&compiled(&[(16, "10.0.1.5")])).unwrap();
         memory.meet(process(3, 2), Datapath::System, 6).unwrap();
         assert_eq!((memory.mirror(6), memory.zones().len()), (Mirror::Off, 1));
+    }
+
+    #[test]
+    fn a_switch_is_released_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let process = |pid| Some(Pid { pid, start_time: 1, boot: 1 });
+        let mut memory = Memory::open(dir.path());
+        assert!(!memory.is_released(None) && !memory.is_released(process(1)));
+        memory.release(process(1)).unwrap();
+        let memory = Memory::open(dir.path());
+        assert!(memory.is_released(process(1)));
+        // The next one waits, and one that nobody knows might.
+        assert!(!memory.is_released(process(2)) && !memory.is_released(None));
     }
 }

@@ -217,7 +217,11 @@ impl Plane {
         self.settle_outside().await?;
         // What an earlier life had set aside.
         self.remove_leaving();
-        self.ovs.release().await?;
+        // Each time a switch with a thousand ports carries no packet for some hundred milliseconds, so only when it waits.
+        if !self.memory.is_released(process) {
+            self.ovs.release().await?;
+            self.memory.release(process).map_err(io_error("remembering the switch"))?;
+        }
         self.change_ports().await?;
         self.confirm().await
     }
@@ -441,8 +445,9 @@ impl Plane {
         let names: HashSet<&str> = wanted.iter().map(|p| p.device.as_str()).collect();
         let own = self.host_ports();
 
-        let on_switch = self.ovs.database().ports(service::BRIDGE).await?;
-        let links = self.netlink.guest_links().await?;
+        let (on_switch, links) =
+            tokio::join!(self.ovs.database().ports(service::BRIDGE), self.netlink.guest_links());
+        let (on_switch, links) = (on_switch?, links?);
         let leaving: Vec<&str> = on_switch
             .iter()
             .map(|p| p.name.as_str())
