@@ -259,7 +259,7 @@ describe.concurrent('the built console', () => {
     await page.getByText('5432').waitFor();
     await page.getByText('Applied 2/2').waitFor();
     await page.getByRole('button', { name: /^Change 100 Inbound/ }).click();
-    await page.getByRole('button', { name: 'Save' }).waitFor();
+    await page.getByRole('form', { name: /^Change 100 Inbound/ }).waitFor();
     await look(tab, 'en-network-acl');
     await page.goto(`${ORIGIN}/network-interfaces`);
     await page.getByText('Firewall, inside').waitFor();

@@ -18,6 +18,10 @@ import { acl, gateway, group, looseInterface, mintId, routeTable, subnet, vpc, t
 export const LIFECYCLE_ROUTES = [
   'POST /vpcs',
   'POST /vpcs/default',
+  'PUT /vpcs/{id}',
+  'PUT /security-groups/{id}',
+  'PUT /network-acls/{id}',
+  'PUT /route-tables/{id}',
   'DELETE /vpcs/{id}',
   'POST /vpcs/{id}/subnets',
   'PUT /subnets/{id}',
@@ -53,6 +57,14 @@ export function makeOrDelete(
       made.is_default = true;
       return made;
     }
+    case 'PUT /vpcs/{id}':
+      return Object.assign(vpcOf(world, id), body);
+    case 'PUT /security-groups/{id}':
+      return Object.assign(one(world.securityGroups, 'Group', id), body);
+    case 'PUT /network-acls/{id}':
+      return Object.assign(one(world.networkAcls, 'NetworkAclID', id), body);
+    case 'PUT /route-tables/{id}':
+      return Object.assign(one(world.routeTables, 'RouteTableID', id), body);
     case 'DELETE /vpcs/{id}': {
       const own = ({ vpc_id }: { vpc_id?: string | null }) => vpc_id === vpcOf(world, id).id;
       deny(id, [

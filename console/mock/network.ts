@@ -383,10 +383,10 @@ export class MockNetwork {
   }
 
   private changeList(id: string, change: UpdatePrefixList) {
-    const { add_entries, remove_entries, current_version, max_entries } = change;
+    const { add_entries, remove_entries, current_version, ...words } = change;
     const list = this.list(id);
-    if (max_entries) {
-      return Object.assign(list, { max_entries });
+    if (Object.keys(words).length > 0) {
+      return Object.assign(list, words);
     }
     if (current_version !== list.version) {
       throw new Refusal(

@@ -43,6 +43,7 @@ import type {
   TokenResponse,
   UpdateNetworkInterface,
   UpdatePrefixList,
+  UpdateSecurityGroup,
   UpdateSubnet,
   Vpc,
 } from './types';
@@ -158,6 +159,9 @@ export const endpointsApi = baseApi.injectEndpoints({
     createDefaultVpc: build.mutation<Vpc, void>({
       query: () => ({ url: 'vpcs/default', method: 'POST', headers: once() }),
     }),
+    updateVpc: build.mutation<Vpc, Change<{ name: string }>>({
+      query: ({ id, body }) => ({ url: `vpcs/${path(id)}`, method: 'PUT', body }),
+    }),
     deleteVpc: build.mutation<null, string>({ query: deletion('vpcs') }),
     createSubnet: build.mutation<Subnet, Change<CreateSubnet>>({
       query: ({ id, body }) => ({ url: `vpcs/${path(id)}/subnets`, method: 'POST', headers: once(), body }),
@@ -194,6 +198,9 @@ export const endpointsApi = baseApi.injectEndpoints({
     createSecurityGroup: build.mutation<SecurityGroup, Creation<CreateSecurityGroup>>({
       query: creation('security-groups'),
     }),
+    updateSecurityGroup: build.mutation<SecurityGroup, Change<UpdateSecurityGroup>>({
+      query: ({ id, body }) => ({ url: `security-groups/${path(id)}`, method: 'PUT', body }),
+    }),
     deleteSecurityGroup: build.mutation<null, string>({ query: deletion('security-groups') }),
     getSecurityGroup: build.query<SecurityGroup, string>({ query: (id) => `security-groups/${path(id)}` }),
     addSecurityGroupRule: build.mutation<SecurityGroupRule, Change<CreateSecurityGroupRule>>({
@@ -215,6 +222,9 @@ export const endpointsApi = baseApi.injectEndpoints({
     }),
     createNetworkAcl: build.mutation<NetworkAcl, Creation<CreateNetworkAcl>>({
       query: creation('network-acls'),
+    }),
+    updateNetworkAcl: build.mutation<NetworkAcl, Change<{ name: string }>>({
+      query: ({ id, body }) => ({ url: `network-acls/${path(id)}`, method: 'PUT', body }),
     }),
     deleteNetworkAcl: build.mutation<null, string>({ query: deletion('network-acls') }),
     getNetworkAcl: build.query<NetworkAcl, string>({ query: (id) => `network-acls/${path(id)}` }),
@@ -317,6 +327,9 @@ export const endpointsApi = baseApi.injectEndpoints({
     }),
     createRouteTable: build.mutation<RouteTable, Creation<CreateRouteTable>>({
       query: creation('route-tables'),
+    }),
+    updateRouteTable: build.mutation<RouteTable, Change<{ name: string }>>({
+      query: ({ id, body }) => ({ url: `route-tables/${path(id)}`, method: 'PUT', body }),
     }),
     deleteRouteTable: build.mutation<null, string>({ query: deletion('route-tables') }),
     getRouteTable: build.query<RouteTable, string>({ query: (id) => `route-tables/${path(id)}` }),

@@ -64,6 +64,7 @@ export type NetworkAcl = Omit<Schema['NetworkAcl'], 'entries'> & { entries: Netw
 
 export type CreateVpc = Schema['CreateVpc'];
 export type CreateSubnet = Schema['CreateSubnet'];
+export type UpdateSecurityGroup = Schema['UpdateSecurityGroup'];
 export type UpdateSubnet = Schema['UpdateSubnet'];
 export type CreateSecurityGroup = Schema['CreateSecurityGroup'];
 export type CreateNetworkAcl = Schema['CreateNetworkAcl'];

@@ -305,6 +305,7 @@ export const en = {
     removeBody: 'The change is in force as soon as every node has it.',
   },
   forms: {
+    words: 'What it is called',
     nameHint: 'Its ID, if you leave this empty.',
     nameRequired: 'Give it a name.',
     nameTooLong: 'A name has at most {{max}} characters.',

@@ -305,6 +305,7 @@ export const ko: Texts = {
     removeBody: '모든 노드가 변경을 받는 즉시 적용됩니다.',
   },
   forms: {
+    words: '이름과 설명',
     nameHint: '비워 두면 ID를 이름으로 씁니다.',
     nameRequired: '이름을 입력하세요.',
     nameTooLong: '이름은 {{max}}자까지 쓸 수 있습니다.',

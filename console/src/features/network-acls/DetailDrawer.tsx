@@ -10,6 +10,7 @@ import {
   useListVpcsQuery,
   useRemoveNetworkAclEntryMutation,
   useReplaceNetworkAclEntryMutation,
+  useUpdateNetworkAclMutation,
 } from '../../api';
 import type { NetworkAcl, NetworkAclEntry, PutNetworkAclEntry } from '../../api/types';
 import { paths } from '../../paths';
@@ -23,6 +24,7 @@ import { RowsEditor } from '../../ui/RowsEditor';
 import { packetsOf, RuleRows, type RuleValues } from '../../ui/RuleRows';
 import { Section } from '../../ui/Section';
 import { TimeText } from '../../ui/TimeText';
+import { NameForm } from '../shared/NameForm';
 import { useChange } from '../shared/useChange';
 import { useDetails } from '../shared/useDetails';
 import { nameIn } from '../shared/useLists';
@@ -176,6 +178,7 @@ export function DetailDrawer() {
   const { data: vpcs } = useListVpcsQuery();
   const { options, read, remove } = useDetails();
   const { item, problem, refetch } = read(useGetNetworkAclQuery(id, options));
+  const [update] = useUpdateNetworkAclMutation();
   const [drop] = useDeleteNetworkAclMutation();
   return (
     <ResourceDrawer
@@ -223,6 +226,12 @@ export function DetailDrawer() {
           </Section>
           <Section title={t('networkAcls.subnets')}>
             <Associations acl={acl} />
+          </Section>
+          <Section title={t('forms.words')}>
+            <NameForm
+              words={{ name: acl.name }}
+              save={({ name = '' }) => update({ id, body: { name } }).unwrap()}
+            />
           </Section>
           <Section title={t('detail.summary')}>
             <Facts

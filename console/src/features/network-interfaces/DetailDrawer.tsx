@@ -24,6 +24,7 @@ import { RowsEditor } from '../../ui/RowsEditor';
 import { Section } from '../../ui/Section';
 import { StateTag } from '../../ui/StateTag';
 import { TimeText } from '../../ui/TimeText';
+import { NameForm } from '../shared/NameForm';
 import { useChange } from '../shared/useChange';
 import { useDetails } from '../shared/useDetails';
 import { nameIn } from '../shared/useLists';
@@ -214,6 +215,7 @@ export function DetailDrawer() {
   const { id = '' } = useParams();
   const { options, read, remove } = useDetails();
   const { item, problem, refetch } = read(useGetNetworkInterfaceQuery(id, options));
+  const [update] = useUpdateNetworkInterfaceMutation();
   const [drop] = useDeleteNetworkInterfaceMutation();
   return (
     <ResourceDrawer
@@ -258,6 +260,12 @@ export function DetailDrawer() {
           </Section>
           <Section title={t('detail.securityGroups')}>
             <Groups item={known} />
+          </Section>
+          <Section title={t('forms.words')}>
+            <NameForm
+              words={{ description: known.description }}
+              save={({ description }) => update({ id, body: { description } }).unwrap()}
+            />
           </Section>
           <Section title={t('detail.summary')}>
             <Summary item={known} />

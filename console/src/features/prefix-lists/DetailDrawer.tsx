@@ -10,8 +10,10 @@ import { Facts } from '../../ui/Facts';
 import { ProblemAlert } from '../../ui/ProblemAlert';
 import { ResourceDrawer } from '../../ui/ResourceDrawer';
 import { RowsEditor } from '../../ui/RowsEditor';
+import { requiredMark } from '../../ui/requiredMark';
 import { Section } from '../../ui/Section';
 import { TimeText } from '../../ui/TimeText';
+import { NameForm } from '../shared/NameForm';
 import { useChange } from '../shared/useChange';
 import { useDetails } from '../shared/useDetails';
 import { MaxEntriesField } from './MaxEntriesField';
@@ -89,6 +91,7 @@ function Size({ list }: { list: PrefixList }) {
         layout="vertical"
         className="row-form"
         aria-label={t('prefixLists.size')}
+        requiredMark={requiredMark}
         initialValues={{ max_entries }}
         onFinish={(body) => change(() => update({ id, body }).unwrap())}
       >
@@ -108,6 +111,7 @@ export function DetailDrawer() {
   const { id = '' } = useParams();
   const { options, read, remove } = useDetails();
   const { item, problem, refetch } = read(useGetPrefixListQuery(id, options));
+  const [update] = useUpdatePrefixListMutation();
   const [drop] = useDeletePrefixListMutation();
   return (
     <ResourceDrawer
@@ -140,6 +144,12 @@ export function DetailDrawer() {
           </Section>
           <Section title={t('prefixLists.size')}>
             <Size key={list.max_entries} list={list} />
+          </Section>
+          <Section title={t('forms.words')}>
+            <NameForm
+              words={{ name: list.name }}
+              save={({ name }) => update({ id, body: { name } }).unwrap()}
+            />
           </Section>
           <Section title={t('detail.summary')}>
             <Facts

@@ -16,6 +16,7 @@ import {
   useMoveRouteTableAssociationMutation,
   useRemoveRouteMutation,
   useReplaceRouteMutation,
+  useUpdateRouteTableMutation,
 } from '../../api';
 import type { PrefixList, Route, RouteTable } from '../../api/types';
 import { paths } from '../../paths';
@@ -31,6 +32,7 @@ import { RowsEditor } from '../../ui/RowsEditor';
 import { Section } from '../../ui/Section';
 import { StateTag } from '../../ui/StateTag';
 import { TimeText } from '../../ui/TimeText';
+import { NameForm } from '../shared/NameForm';
 import { destinationOf, toDestination } from '../shared/routes';
 import { useChange } from '../shared/useChange';
 import { useDetails } from '../shared/useDetails';
@@ -291,6 +293,7 @@ export function DetailDrawer() {
   const { data: vpcs } = useListVpcsQuery();
   const { options, read, remove } = useDetails();
   const { item, problem, refetch } = read(useGetRouteTableQuery(id, options));
+  const [update] = useUpdateRouteTableMutation();
   const [drop] = useDeleteRouteTableMutation();
   return (
     <ResourceDrawer
@@ -335,6 +338,12 @@ export function DetailDrawer() {
           </Section>
           <Section title={t('routeTables.explicit')}>
             <Associations table={table} />
+          </Section>
+          <Section title={t('forms.words')}>
+            <NameForm
+              words={{ name: table.name }}
+              save={({ name = '' }) => update({ id, body: { name } }).unwrap()}
+            />
           </Section>
           <Section title={t('detail.summary')}>
             <Facts

@@ -9,6 +9,7 @@ import {
   useListSecurityGroupsQuery,
   useListVpcsQuery,
   useRemoveSecurityGroupRuleMutation,
+  useUpdateSecurityGroupMutation,
 } from '../../api';
 import type { SecurityGroup, SecurityGroupRule } from '../../api/types';
 import { paths } from '../../paths';
@@ -21,6 +22,7 @@ import { ResourceDrawer } from '../../ui/ResourceDrawer';
 import { packetsOf, RuleRows, type RuleValues } from '../../ui/RuleRows';
 import { Section } from '../../ui/Section';
 import { TimeText } from '../../ui/TimeText';
+import { NameForm } from '../shared/NameForm';
 import { useChange } from '../shared/useChange';
 import { useDetails } from '../shared/useDetails';
 import { nameIn } from '../shared/useLists';
@@ -134,6 +136,7 @@ export function DetailDrawer() {
   const { data: vpcs } = useListVpcsQuery();
   const { options, read, remove } = useDetails();
   const { item, problem, refetch } = read(useGetSecurityGroupQuery(id, options));
+  const [update] = useUpdateSecurityGroupMutation();
   const [drop] = useDeleteSecurityGroupMutation();
   return (
     <ResourceDrawer
@@ -171,6 +174,12 @@ export function DetailDrawer() {
         <>
           <Section title={t('securityGroups.rules')}>
             <Rules group={group} />
+          </Section>
+          <Section title={t('forms.words')}>
+            <NameForm
+              words={{ ...(group.is_default ? {} : { name: group.name }), description: group.description }}
+              save={(body) => update({ id, body }).unwrap()}
+            />
           </Section>
           <Section title={t('detail.summary')}>
             <Facts

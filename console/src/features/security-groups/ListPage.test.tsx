@@ -161,3 +161,15 @@ it('deletes a group by name, unless something has it; the default one never', as
   await screen.findByLabelText('Rules of default');
   expect(screen.getByRole<HTMLButtonElement>('button', { name: 'Delete' }).disabled).toBe(true);
 });
+
+it('calls a group something else', async () => {
+  const { cloud, user, id } = await openRules();
+  const form = screen.getByRole('form', { name: 'What it is called' });
+  await user.clear(within(form).getByLabelText('Name'));
+  await user.type(within(form).getByLabelText('Name'), 'front');
+  await user.click(within(form).getByRole('button', { name: 'Save' }));
+  expect(await screen.findByLabelText('Rules of front')).toBeTruthy();
+  expect(callsTo(cloud, 'PUT', `/security-groups/${id}`).map(({ body }) => body)).toEqual([
+    { name: 'front', description: 'SSH and web' },
+  ]);
+});

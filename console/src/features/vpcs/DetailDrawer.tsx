@@ -8,6 +8,7 @@ import {
   useGetVpcQuery,
   useListRouteTablesQuery,
   useListSecurityGroupsQuery,
+  useUpdateVpcMutation,
 } from '../../api';
 import type { Vpc } from '../../api/types';
 import { paths } from '../../paths';
@@ -20,6 +21,7 @@ import { RowsEditor } from '../../ui/RowsEditor';
 import { Section } from '../../ui/Section';
 import { StateTag } from '../../ui/StateTag';
 import { TimeText } from '../../ui/TimeText';
+import { NameForm } from '../shared/NameForm';
 import { useChange } from '../shared/useChange';
 import { useDetails } from '../shared/useDetails';
 import { nameIn } from '../shared/useLists';
@@ -116,6 +118,7 @@ export function DetailDrawer() {
   const { id = '' } = useParams();
   const { options, read, remove } = useDetails();
   const { item, problem, refetch } = read(useGetVpcQuery(id, options));
+  const [update] = useUpdateVpcMutation();
   const [drop] = useDeleteVpcMutation();
   return (
     <ResourceDrawer
@@ -162,6 +165,12 @@ export function DetailDrawer() {
           </Section>
           <Section title={t('vpcs.blocks')}>
             <Blocks vpc={vpc} />
+          </Section>
+          <Section title={t('forms.words')}>
+            <NameForm
+              words={{ name: vpc.name }}
+              save={({ name = '' }) => update({ id, body: { name } }).unwrap()}
+            />
           </Section>
           <Section title={t('detail.summary')}>
             <Summary vpc={vpc} />
