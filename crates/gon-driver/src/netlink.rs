@@ -4,6 +4,7 @@
 //! Assumes that it is opened in the network namespace it is to speak of. Promises that every `ensure_…` may be
 //! repeated and leaves what is already right alone.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -104,6 +105,15 @@ impl Netlink {
     pub async fn guest_links(&self) -> Result<Vec<Link>, NetlinkError> {
         let mut links = self.links().await?;
         links.retain(|link| link.group == GROUP);
+        Ok(links)
+    }
+
+    /// Those of these names that are there, and devices of ours that guests are behind.
+    pub async fn links_named(&self, names: &HashSet<String>) -> Result<Vec<Link>, NetlinkError> {
+        let mut links = vec![];
+        for name in names {
+            links.extend(self.link(name).await?.filter(|link| link.group == GROUP));
+        }
         Ok(links)
     }
 

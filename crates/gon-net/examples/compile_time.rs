@@ -84,8 +84,8 @@ fn main() {
                 (old.flows.len() - base) as f64 / f64::from(ports - 1),
                 median(|| drop(compile(&topology.doc, &facts))),
                 median(|| drop(diff(&old.flows, &rule.flows))),
-                median(|| drop(openflow::bundle_stage(1, 1, &diff(&empty, &old.flows)))),
-                openflow::bundle_stage(1, 1, &diff(&empty, &old.flows)).len(),
+                median(|| drop(openflow::bundle(1, 1, &diff(&empty, &old.flows)))),
+                openflow::bundle(1, 1, &diff(&empty, &old.flows)).len(),
                 diff(&old.flows, &rule.flows).len(),
                 diff(&old.flows, &member.flows).len(),
             );

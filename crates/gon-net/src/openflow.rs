@@ -1,8 +1,7 @@
 //! OpenFlow 1.4 as Open vSwitch speaks it: the few messages the agent sends, and what it may get back.
 //!
 //! A session: send [`hello`], read until [`Incoming::Hello`]; answer every [`Incoming::EchoRequest`] with
-//! [`echo_reply`]; to change flows send [`bundle_stage`], wait for [`Incoming::BarrierReply`] (or an
-//! [`Incoming::Error`]: then [`bundle_discard`]), send [`bundle_commit`], wait for [`Incoming::BundleReply`].
+//! [`echo_reply`]; to change flows send a [`bundle`] and wait for [`Incoming::BundleReply`].
 
 mod action;
 mod oxm;
@@ -170,17 +169,18 @@ pub fn flow_mod(xid: u32, change: FlowMod<'_>) -> Vec<u8> {
     put_flow_mod(&mut out, xid, change);
     out
 }
-/// First half of an atomic, ordered change: opens a bundle, puts all changes into it, and ends with a barrier. Every
-/// message carries `xid`. Bundle ids are the sender's choice, unique among those that are open on a connection.
+/// An ordered change in one exchange: opens a bundle, puts all changes into it, commits it. Opening and committing carry `xid`,
+/// the change at place n carries `xid + 1 + n`. Bundle ids are the sender's choice, unique among those that are open on a
+/// connection.
 ///
-/// The switch answers with [`Incoming::BarrierReply`] once it has checked every change; an [`Incoming::Error`] before
-/// that means that it refused one. **Only then send [`bundle_commit`]**, else [`bundle_discard`]: Open vSwitch commits
-/// what it did accept of a bundle, so a commit sent along with the changes would not be all or nothing.
+/// The switch answers with [`Incoming::BundleReply`] and [`BundleStep::Commit`]: all changes were made at once, but for those
+/// that it answered with an [`Incoming::Error`] of their number before. Or with an error of `xid`, after that of the change
+/// that could not be made: then none was.
 #[must_use]
-pub fn bundle_stage(xid: u32, bundle: u32, changes: &[FlowMod<'_>]) -> Vec<u8> {
+pub fn bundle(xid: u32, bundle: u32, changes: &[FlowMod<'_>]) -> Vec<u8> {
     let mut out = Vec::with_capacity(64 + changes.len() * 192);
     put_bundle_control(&mut out, xid, bundle, BundleStep::Open);
-    for change in changes {
+    for (change, xid) in changes.iter().zip(xid + 1..) {
         put_message(&mut out, BUNDLE_ADD_MESSAGE, xid, |out| {
             put32(out, bundle);
             put16(out, 0);
@@ -188,22 +188,7 @@ pub fn bundle_stage(xid: u32, bundle: u32, changes: &[FlowMod<'_>]) -> Vec<u8> {
             put_flow_mod(out, xid, *change);
         });
     }
-    put_message(&mut out, BARRIER_REQUEST, xid, |_| ());
-    out
-}
-/// Second half: all at once. Answered by [`Incoming::BundleReply`] with [`BundleStep::Commit`], or an error, and then
-/// nothing has happened.
-#[must_use]
-pub fn bundle_commit(xid: u32, bundle: u32) -> Vec<u8> {
-    let mut out = Vec::with_capacity(16);
     put_bundle_control(&mut out, xid, bundle, BundleStep::Commit);
-    out
-}
-/// Instead of the second half: none of it.
-#[must_use]
-pub fn bundle_discard(xid: u32, bundle: u32) -> Vec<u8> {
-    let mut out = Vec::with_capacity(16);
-    put_bundle_control(&mut out, xid, bundle, BundleStep::Discard);
     out
 }
 /// All flows of the switch whose cookie agrees with `cookie` in the bits of `mask` (0, 0: all).

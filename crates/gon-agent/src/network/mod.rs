@@ -250,7 +250,7 @@ impl Agent {
             done = true;
         }
         if !self.ported || plane.is_missing_devices() {
-            plane.change_ports().await?;
+            plane.change_ports(None).await?;
             self.ported = true;
             done = true;
         }
@@ -320,7 +320,10 @@ impl Agent {
         self.view.send_replace(Arc::new(View::new(Arc::clone(&document))));
         self.document = Some(Arc::clone(&document));
         let Some(plane) = &mut self.plane else { return Ok(()) };
-        self.ported &= !plane.changes_ports(&document);
+        let changed = plane.changed_ports(&document);
+        // What was not done before has to be done as well, whatever it was.
+        let only = self.ported.then_some(&changed);
+        self.ported &= changed.is_empty();
         // Ports wait for the disk, so it begins at once. Else nothing waits for it, and the switch can use the processor.
         let write = if self.ported { Err(write) } else { Ok(tokio::spawn(write)) };
         let flows = plane.change_flows(Some(document)).await;
@@ -334,8 +337,9 @@ impl Agent {
         };
         flows?;
         written?;
-        if !self.ported {
-            plane.change_ports().await?;
+        if !self.ported || plane.closes_others() {
+            self.ported = false;
+            plane.change_ports(only).await?;
             self.ported = true;
         }
         let settled = started.elapsed();

@@ -16,7 +16,7 @@ use gon_driver::run::RunError;
 use gon_driver::tap::{self, TapSpec};
 use gon_driver::{netfilter, ovs};
 use gon_net::{
-    Before, Compiled, External, FlowMod, FlowTable, Mirror, NodeFacts, Overlay, compile, diff, recompile,
+    Before, Compiled, Degraded, External, FlowMod, FlowTable, Mirror, NodeFacts, Overlay, compile, diff, recompile,
     service, zones_to_empty,
 };
 use gon_proto::{NetworkReport, NodeNetwork, OverlayReport, PortReport, PortSpec, PortStatus, VpcReport};
@@ -40,6 +40,8 @@ pub(super) const EXT_MAC: MacAddr = MacAddr([0x0a, 0x67, 0x6f, 0x6e, 0x00, 0x03]
 const HOST_MTU: u16 = 1500;
 /// Connections one port may have (rule R13).
 const ZONE_LIMIT: u32 = 65_536;
+/// Up to so many ports are looked at one by one.
+const FEW: usize = 8;
 /// How long a starting switch may take to open its management socket.
 const CONNECT: Duration = Duration::from_secs(10);
 
@@ -131,6 +133,8 @@ pub struct Plane {
     certain: bool,
     /// Ports that are closed or not there, and why.
     broken: BTreeMap<NetworkInterfaceId, String>,
+    /// Ports that were closed when all were last seen to.
+    closed: Vec<Degraded>,
     /// The version whose flows are all in, and the generations of its VPCs; until [`Plane::confirm`] it may be that packets
     /// are still carried by what was before.
     wired: Option<(DocumentVersion, Vec<VpcReport>)>,
@@ -166,6 +170,7 @@ impl Plane {
             compiled_of: None,
             certain: false,
             broken: BTreeMap::new(),
+            closed: vec![],
             wired: None,
             applied: (DocumentVersion::default(), vec![]),
         };
@@ -222,7 +227,7 @@ impl Plane {
             self.ovs.release().await?;
             self.memory.release(process).map_err(io_error("remembering the switch"))?;
         }
-        self.change_ports().await?;
+        self.change_ports(None).await?;
         self.confirm().await
     }
 
@@ -404,16 +409,30 @@ impl Plane {
         Ok(settled.await?)
     }
 
-    /// Whether a document has other ports, or ports of another shape or in another order, than the one at hand.
+    /// The devices of ports that a document has and the one at hand has not, or in another shape, or the other way round.
     #[must_use]
-    pub fn changes_ports(&self, next: &NodeNetwork) -> bool {
-        let same = |a: &PortSpec, b: &PortSpec| {
-            (a.id, &a.device, a.port_no, a.owner_uid) == (b.id, &b.device, b.port_no, b.owner_uid)
-                && (a.dhcp.mtu, a.mac, a.private_ip, a.subnet) == (b.dhcp.mtu, b.mac, b.private_ip, b.subnet)
+    pub fn changed_ports(&self, next: &NodeNetwork) -> HashSet<String> {
+        let shape = |p: &PortSpec| {
+            ((p.id, p.port_no, p.owner_uid, p.dhcp.mtu), (p.mac, p.private_ip, p.subnet))
         };
-        self.document.as_ref().is_none_or(|now| {
-            now.ports.len() != next.ports.len() || now.ports.iter().zip(&next.ports).any(|(a, b)| !same(a, b))
-        })
+        let shapes = |document: &NodeNetwork| -> HashMap<String, _> {
+            document.ports.iter().map(|p| (p.device.clone(), shape(p))).collect()
+        };
+        let (mut before, now) = (self.document.as_deref().map(shapes).unwrap_or_default(), shapes(next));
+        let mut changed: HashSet<String> = HashSet::new();
+        for (device, shape) in now {
+            if before.remove(&device) != Some(shape) {
+                changed.insert(device);
+            }
+        }
+        changed.extend(before.into_keys());
+        changed
+    }
+
+    /// Whether other ports are closed than when ports were last seen to: for what a document says of rules or subnets, say.
+    #[must_use]
+    pub fn closes_others(&self) -> bool {
+        self.compiled.degraded != self.closed
     }
 
     /// Takes the devices down that `next` no longer has.
@@ -432,21 +451,31 @@ impl Plane {
 
     /// Second half of a change: what leaves is removed, zones that change hands are emptied, what is new comes up.
     /// Compares with what is really on the switch and the host; changes nothing if that is right. Without a document
-    /// nothing is touched. Returns how many ports were not as they should.
-    pub async fn change_ports(&mut self) -> Result<(), PlaneError> {
-        self.settle_ports().await.map(drop)
+    /// nothing is touched. With `only` nothing but these devices is looked at: a thousand others take a hundred milliseconds to
+    /// read, and the next audit looks at them.
+    pub async fn change_ports(&mut self, only: Option<&HashSet<String>>) -> Result<(), PlaneError> {
+        // Nobody vouches for the others while something is wrong.
+        let few = |only: &&HashSet<String>| only.len() <= FEW && !self.closes_others() && self.broken.is_empty();
+        let only = only.filter(few);
+        self.settle_ports(only).await.map(drop)
     }
 
-    async fn settle_ports(&mut self) -> Result<usize, PlaneError> {
+    /// Returns how many ports were not as they should.
+    async fn settle_ports(&mut self, only: Option<&HashSet<String>>) -> Result<usize, PlaneError> {
         let Some(document) = self.document.clone() else { return Ok(0) };
         let closed: HashMap<NetworkInterfaceId, String> =
             self.compiled.degraded.iter().map(|d| (d.port, d.reason.to_string())).collect();
-        let wanted: Vec<&PortSpec> = document.ports.iter().filter(|p| !closed.contains_key(&p.id)).collect();
+        let concerned = |p: &&PortSpec| only.is_none_or(|only| only.contains(&p.device));
+        let open = document.ports.iter().filter(|p| !closed.contains_key(&p.id));
+        let wanted: Vec<&PortSpec> = open.filter(concerned).collect();
         let names: HashSet<&str> = wanted.iter().map(|p| p.device.as_str()).collect();
         let own = self.host_ports();
 
-        let (on_switch, links) =
-            tokio::join!(self.ovs.database().ports(service::BRIDGE), self.netlink.guest_links());
+        let database = self.ovs.database();
+        let (on_switch, links) = match only {
+            Some(only) => tokio::join!(database.interfaces(only), self.netlink.links_named(only)),
+            None => tokio::join!(database.ports(service::BRIDGE), self.netlink.guest_links()),
+        };
         let (on_switch, links) = (on_switch?, links?);
         let leaving: Vec<&str> = on_switch
             .iter()
@@ -490,6 +519,7 @@ impl Plane {
         );
         self.plug(&missing, on_switch, &mut broken).await?;
         self.broken = broken;
+        self.closed.clone_from(&self.compiled.degraded);
         Ok(changed)
     }
 
@@ -658,7 +688,7 @@ impl Plane {
         }
         self.host_devices().await?;
         self.settle_outside().await?;
-        repairs.ports = self.settle_ports().await?;
+        repairs.ports = self.settle_ports(None).await?;
         if !netfilter::is_present().await.map_err(PlaneError::Guard)? {
             guard_host(&self.config, &self.guarded).await?;
         }
@@ -716,27 +746,14 @@ async fn installed(switch: &Switch) -> Result<(FlowTable, usize), OpenFlowError>
     Ok((FlowTable::from_flows(flows), strangers))
 }
 
-/// Makes the changes as one bundle. If the switch refuses it, the bundle is halved until the refused flows stand alone, and
-/// all others are made: one bad flow must not keep a revoked permission alive (rule R12). Returns the refused ones.
+/// Makes the changes at once; the refused ones in words.
 async fn push(switch: &Switch, changes: &[FlowMod<'_>]) -> Result<Vec<String>, OpenFlowError> {
-    let mut refused = Vec::new();
-    let mut waiting = vec![changes];
-    while let Some(part) = waiting.pop() {
-        match switch.apply(part).await {
-            Ok(()) => {}
-            Err(OpenFlowError::Refused(error)) if part.len() == 1 => {
-                let (FlowMod::Add(flow) | FlowMod::Delete(flow)) = part[0];
-                refused.push(format!("{flow}: {error}"));
-            }
-            Err(OpenFlowError::Refused(_)) => {
-                let (first, second) = part.split_at(part.len() / 2);
-                waiting.push(second);
-                waiting.push(first);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(refused)
+    let refused = switch.apply(changes).await?;
+    let words = refused.into_iter().filter_map(|refused| {
+        let (FlowMod::Add(flow) | FlowMod::Delete(flow)) = changes.get(refused.place)?;
+        Some(format!("{flow}: {}", refused.error))
+    });
+    Ok(words.collect())
 }
 
 /// The other nodes that tunnel packets may come from.

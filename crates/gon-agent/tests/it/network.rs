@@ -156,8 +156,14 @@ impl Node {
 
     /// Starts the agent (again) and waits until it is ready.
     pub async fn start(&mut self) {
+        self.start_auditing(None).await;
+    }
+
+    /// The same, with audits as rare as said.
+    async fn start_auditing(&mut self, every: Option<Duration>) {
         let (status, watched) = watch::channel(NetworkStatus::default());
-        let config = config(self.dir.path(), self.id, self.overlay, self.uplink.clone(), status);
+        let mut config = config(self.dir.path(), self.id, self.overlay, self.uplink.clone(), status);
+        config.audit_every = every.unwrap_or(config.audit_every);
         self.status = watched;
         self.agent = Some(tokio::spawn(async move {
             run(config, std::future::pending()).await.unwrap();
@@ -641,6 +647,47 @@ fn a_switch_that_dies_is_back_with_everything_and_an_agent_that_dies_is_not_miss
         assert_eq!(node.status.borrow().applied, DocumentVersion { epoch: 1, generation: 2 });
         assert_eq!(guest.metadata("http://169.254.169.254/latest/meta-data/instance-id").0, 200);
         drop((guest, other));
+        node.tear_down().await;
+    });
+}
+
+/// What a document comes to is said with it, and not by the next audit.
+#[test]
+fn ports_come_go_and_are_closed_without_an_audit() {
+    in_node(async |mut node: Node| {
+        node.kill().await;
+        node.start_auditing(Some(Duration::from_secs(3600))).await;
+        let devices = || {
+            let text = sh("ip -br link");
+            (16..30).filter(|no| text.contains(&format!("gt-{no} "))).collect::<Vec<u16>>()
+        };
+        let gone = async |left: &[u16]| {
+            let until = Instant::now() + Duration::from_secs(5);
+            while devices() != left {
+                assert!(Instant::now() < until, "{:?}", devices());
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        node.settle(&[port(16), port(17), port(18)], vec![out()]).await;
+        // One more, one less, and one that is another's in the same place.
+        node.settle(&[port(16), port(17), port(18), port(19)], vec![out()]).await;
+        assert_eq!(devices(), [16, 17, 18, 19]);
+        node.settle(&[port(16), port(18), port(19)], vec![out()]).await;
+        gone(&[16, 18, 19]).await;
+        let other = PortSpec { port_no: 20, ..port(19) };
+        node.settle(&[port(16), port(18), other.clone()], vec![out()]).await;
+        assert_eq!(devices(), [16, 18, 19]);
+
+        // A rule that cannot be closes whoever has it, and opens them again when it is gone.
+        let wrong = rule(9, Direction::Inbound, Protocol::Tcp, None);
+        let document = node.document(&[port(16), port(18), other.clone()], vec![out(), wrong]);
+        let controller = node.controller.as_mut().unwrap();
+        controller.publish(document.clone());
+        let report = controller.wait_for(|report| report.applied == document.version).await;
+        assert!(report.ports.iter().all(|p| p.status != PortStatus::Ready), "{report:?}");
+        gone(&[]).await;
+        node.settle(&[port(16), port(18), other], vec![out()]).await;
+        assert_eq!(devices(), [16, 18, 19]);
         node.tear_down().await;
     });
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-pub use openflow::{OpenFlowError, Switch};
+pub use openflow::{OpenFlowError, Refused, Switch};
 pub use ovsdb::{Ovsdb, PortKind, PortSpec, PortStatus};
 pub use rpc::{Rpc, RpcError};
 

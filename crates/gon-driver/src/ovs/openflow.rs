@@ -1,12 +1,13 @@
 //! The OpenFlow connection to a bridge: opened once, used for every change.
 //!
-//! Assumes the messages of [`gon_net::openflow`]. Promises that a change is atomic (one flow, or a bundle that is checked
-//! whole, then committed), that it is in the switch's tables when [`Switch::apply`] returns, that the switch's "are you there?" is answered, and
+//! Assumes the messages of [`gon_net::openflow`]. Promises that a change is atomic but for what the switch refuses of it,
+//! that it is in the switch's tables when [`Switch::apply`] returns, that the switch's "are you there?" is answered, and
 //! that a connection that broke says so at once ([`Switch::closed`]) and never pretends to work again: whoever holds
 //! it makes a new one and compares what is installed, for the switch may have been restarted.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
@@ -42,17 +43,30 @@ pub enum OpenFlowError {
     /// It refused; nothing of the request happened.
     #[error("the bridge refused")]
     Refused(#[source] SwitchError),
+    /// It made none of the changes, and does not say which one is to blame.
+    #[error("the bridge made none of the changes")]
+    Uncommitted,
 }
 
 impl OpenFlowError {
     /// Whether a new connection is needed.
     #[must_use]
     pub fn is_transport(&self) -> bool {
-        !matches!(self, Self::Refused(_))
+        !matches!(self, Self::Refused(_) | Self::Uncommitted)
     }
 }
 
-type Waiting = Arc<StdMutex<HashMap<u32, mpsc::UnboundedSender<Incoming>>>>;
+/// First and last number of what was asked, and where the answers go.
+type Waiting = Arc<StdMutex<BTreeMap<u32, (u32, mpsc::UnboundedSender<(u32, Incoming)>)>>>;
+
+/// A change that the switch refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Its place among the changes.
+    pub place: usize,
+    /// Why.
+    pub error: SwitchError,
+}
 
 /// An open connection to a bridge.
 #[derive(Debug)]
@@ -78,7 +92,7 @@ impl Switch {
         let waiting = Waiting::default();
         let (close, closed) = watch::channel(false);
         let (greet, mut greeted) = mpsc::unbounded_channel();
-        lock(&waiting).insert(0, greet);
+        lock(&waiting).insert(0, (0, greet));
         let reader = {
             let (writer, waiting) = (Arc::clone(&writer), Arc::clone(&waiting));
             tokio::spawn(async move {
@@ -93,7 +107,7 @@ impl Switch {
         let switch = Self { writer, waiting, closed, reader, next: AtomicU32::new(1) };
         switch.send(&openflow::hello(0)).await?;
         match tokio::time::timeout(GREETING, greeted.recv()).await {
-            Ok(Some(Incoming::Hello(true))) => Ok(switch),
+            Ok(Some((_, Incoming::Hello(true)))) => Ok(switch),
             Ok(Some(_)) => Err(OpenFlowError::Version),
             Ok(None) => Err(OpenFlowError::Broken),
             Err(_) => Err(OpenFlowError::Deadline(GREETING)),
@@ -113,46 +127,75 @@ impl Switch {
         *self.closed.borrow()
     }
 
-    /// Makes all the changes at once, or none.
-    pub async fn apply(&self, changes: &[FlowMod<'_>]) -> Result<(), OpenFlowError> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let xid = self.number();
-        if let [change] = changes {
-            // All or nothing by itself, and in one exchange instead of two: the switch looks at its messages once in a round
-            // through all its ports, which takes milliseconds where it has a thousand.
-            let mut message = openflow::flow_mod(xid, *change);
-            message.extend(openflow::barrier_request(xid));
-            return self.ask(xid, &message).await?.barrier().await;
-        }
-        let staged = openflow::bundle_stage(xid, xid, changes);
-        let mut answers = self.ask(xid, &staged).await?;
-        let checked = answers.barrier().await;
-        // What the switch accepted of a bundle it would commit without the rest.
-        if let Err(error) = checked {
-            if !error.is_transport() {
-                self.send(&openflow::bundle_discard(xid, xid)).await?;
+    /// Makes all the changes at once, but for those that the switch refuses: says which these are. One bad flow must not keep
+    /// a revoked permission alive (rule R12).
+    pub async fn apply(&self, changes: &[FlowMod<'_>]) -> Result<Vec<Refused>, OpenFlowError> {
+        let mut left: Vec<usize> = (0..changes.len()).collect();
+        let mut refused = Vec::new();
+        while !left.is_empty() {
+            let chosen: Vec<FlowMod<'_>> = left.iter().map(|place| changes[*place]).collect();
+            let (made, bad) = self.exchange(&chosen).await?;
+            if !made && bad.is_empty() {
+                return Err(OpenFlowError::Uncommitted);
             }
-            return Err(error);
+            let places: Vec<usize> = bad.iter().map(|(n, _)| left[*n]).collect();
+            refused.extend(
+                bad.into_iter().zip(&places).map(|((_, error), place)| Refused { place: *place, error }),
+            );
+            if made {
+                break;
+            }
+            left.retain(|place| !places.contains(place));
         }
-        self.send(&openflow::bundle_commit(xid, xid)).await?;
+        Ok(refused)
+    }
+
+    /// One exchange: whether the changes were made, and which were not, in their order. The switch looks at its messages once in
+    /// a round through all its ports, which takes milliseconds where it has a thousand; so nothing is waited for between.
+    async fn exchange(
+        &self,
+        changes: &[FlowMod<'_>],
+    ) -> Result<(bool, Vec<(usize, SwitchError)>), OpenFlowError> {
+        let count = u32::try_from(changes.len()).unwrap_or(u32::MAX - 2);
+        let xid = self.numbers(count.saturating_add(1));
+        let message = match changes {
+            // Atomic by itself.
+            [change] => {
+                let mut message = openflow::flow_mod(xid + 1, *change);
+                message.extend(openflow::barrier_request(xid));
+                message
+            }
+            _ => openflow::bundle(xid, xid, changes),
+        };
+        let mut bad = Vec::new();
+        let mut made = false;
+        let mut answers = self.ask(xid..=xid + count, &message).await?;
         answers
-            .until(|message| match message {
-                Incoming::BundleReply { step: BundleStep::Commit, .. } => Some(Ok(())),
-                Incoming::Error(error) => Some(Err(OpenFlowError::Refused(error))),
+            .until(|number, message| match message {
+                Incoming::BarrierReply | Incoming::BundleReply { step: BundleStep::Commit, .. } => {
+                    made = true;
+                    Some(Ok(()))
+                }
+                // Of the whole, after that of the change it is for.
+                Incoming::Error(_) if number == xid => Some(Ok(())),
+                Incoming::Error(error) => {
+                    bad.push(((number - xid - 1) as usize, error));
+                    None
+                }
                 _ => None,
             })
-            .await
+            .await?;
+        bad.sort_by_key(|(place, _)| *place);
+        Ok((made, bad))
     }
 
     /// The flows whose cookie agrees with `cookie` in the bits of `mask`; with (0, 0) all.
     pub async fn flows(&self, cookie: u64, mask: u64) -> Result<Vec<FlowStats>, OpenFlowError> {
-        let xid = self.number();
-        let mut answers = self.ask(xid, &openflow::flow_stats_request(xid, cookie, mask)).await?;
+        let xid = self.numbers(1);
+        let mut answers = self.ask(xid..=xid, &openflow::flow_stats_request(xid, cookie, mask)).await?;
         let mut all = Vec::new();
         answers
-            .until(|message| match message {
+            .until(|_, message| match message {
                 Incoming::FlowStats { flows, more } => {
                     all.extend(flows);
                     (!more).then_some(Ok(()))
@@ -167,29 +210,37 @@ impl Switch {
     /// Adds a flow that is there already, which changes nothing but makes the switch compare its cache with its tables. Does
     /// not wait for it.
     pub async fn touch(&self, flow: &Flow) -> Result<(), OpenFlowError> {
-        self.send(&openflow::flow_mod(self.number(), FlowMod::Add(flow))).await
+        self.send(&openflow::flow_mod(self.numbers(1), FlowMod::Add(flow))).await
     }
 
     /// Waits until everything sent before is done.
     pub async fn barrier(&self) -> Result<(), OpenFlowError> {
-        let xid = self.number();
-        self.ask(xid, &openflow::barrier_request(xid)).await?.barrier().await
+        let xid = self.numbers(1);
+        let mut answers = self.ask(xid..=xid, &openflow::barrier_request(xid)).await?;
+        answers
+            .until(|_, message| match message {
+                Incoming::BarrierReply => Some(Ok(())),
+                Incoming::Error(error) => Some(Err(OpenFlowError::Refused(error))),
+                _ => None,
+            })
+            .await
     }
 
-    /// A number that no request under way has; 0 is the greeting's.
-    fn number(&self) -> u32 {
+    /// The first of so many numbers in a row that no request under way has; 0 is the greeting's.
+    fn numbers(&self, count: u32) -> u32 {
         loop {
-            let xid = self.next.fetch_add(1, Ordering::Relaxed);
-            if xid != 0 {
-                return xid;
+            let first = self.next.fetch_add(count, Ordering::Relaxed);
+            if first != 0 && first.checked_add(count).is_some() {
+                return first;
             }
         }
     }
 
-    async fn ask(&self, xid: u32, bytes: &[u8]) -> Result<Answers<'_>, OpenFlowError> {
+    async fn ask(&self, numbers: RangeInclusive<u32>, bytes: &[u8]) -> Result<Answers<'_>, OpenFlowError> {
         let (tell, told) = mpsc::unbounded_channel();
-        lock(&self.waiting).insert(xid, tell);
-        let answers = Answers { waiting: &self.waiting, xid, told };
+        let (first, last) = numbers.into_inner();
+        lock(&self.waiting).insert(first, (last, tell));
+        let answers = Answers { waiting: &self.waiting, first, told };
         if self.is_closed() {
             return Err(OpenFlowError::Broken);
         }
@@ -207,32 +258,22 @@ impl Switch {
 /// The answers to one request; forgetting them ends the wait.
 struct Answers<'a> {
     waiting: &'a Waiting,
-    xid: u32,
-    told: mpsc::UnboundedReceiver<Incoming>,
+    first: u32,
+    told: mpsc::UnboundedReceiver<(u32, Incoming)>,
 }
 impl Drop for Answers<'_> {
     fn drop(&mut self) {
-        lock(self.waiting).remove(&self.xid);
+        lock(self.waiting).remove(&self.first);
     }
 }
 impl Answers<'_> {
-    /// Until the switch has done everything that was asked, or has refused some of it.
-    async fn barrier(&mut self) -> Result<(), OpenFlowError> {
-        self.until(|message| match message {
-            Incoming::BarrierReply => Some(Ok(())),
-            Incoming::Error(error) => Some(Err(OpenFlowError::Refused(error))),
-            _ => None,
-        })
-        .await
-    }
-
     async fn until(
         &mut self,
-        mut judge: impl FnMut(Incoming) -> Option<Result<(), OpenFlowError>>,
+        mut judge: impl FnMut(u32, Incoming) -> Option<Result<(), OpenFlowError>>,
     ) -> Result<(), OpenFlowError> {
         let wait = async {
-            while let Some(message) = self.told.recv().await {
-                if let Some(verdict) = judge(message) {
+            while let Some((number, message)) = self.told.recv().await {
+                if let Some(verdict) = judge(number, message) {
                     return verdict;
                 }
             }
@@ -275,8 +316,10 @@ async fn read_all(
 }
 
 fn hand_over(waiting: &Waiting, xid: u32, message: Incoming) {
-    if let Some(tell) = lock(waiting).get(&xid) {
-        let _ = tell.send(message);
+    let waiting = lock(waiting);
+    let asked = waiting.range(..=xid).next_back().filter(|(_, (last, _))| xid <= *last);
+    if let Some((_, (_, tell))) = asked {
+        let _ = tell.send((xid, message));
     } else if let Incoming::Error(error) = message {
         tracing::warn!(%error, xid, "an error from the bridge that nobody asked for");
     }

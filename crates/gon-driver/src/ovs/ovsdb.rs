@@ -3,7 +3,7 @@
 //! Assumes that nobody else changes our bridge. Promises that every `ensure_…` may be repeated, that a change is one
 //! transaction, and that it returns when ovs-vswitchd has done what the transaction says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -467,6 +467,17 @@ impl Ovsdb {
             .filter(|row| row["_uuid"][1].as_str().is_some_and(|u| interfaces.contains(u)))
             .map(PortStatus::of_row)
             .collect())
+    }
+
+    /// Those interfaces of these names that are there, on whatever bridge.
+    pub async fn interfaces(&self, names: &HashSet<String>) -> Result<Vec<PortStatus>, OvsError> {
+        let select = |name: &String| {
+            json!({"op": "select", "table": "Interface", "where": [["name", "==", name]],
+                "columns": PortStatus::COLUMNS})
+        };
+        let results = self.transact(names.iter().map(select).collect()).await?;
+        let rows = results.iter().filter_map(|result| result["rows"].as_array()).flatten();
+        Ok(rows.map(PortStatus::of_row).collect())
     }
 
     /// The version of Open vSwitch.

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use gon_driver::ovs::Switch;
 use gon_net::flow::{IP_ICMP, IP_TCP, IP_UDP, Slice, ZoneSource};
 use gon_net::openflow::{self, BundleStep, Incoming};
 use gon_net::pipeline::Stage;
@@ -147,16 +148,15 @@ impl Session {
             self.buffer.extend_from_slice(&chunk[..n]);
         }
     }
+    /// The changes as one bundle. An error says what the switch refused; it has made the others.
     pub(crate) fn apply(&mut self, bundle: u32, mods: &[FlowMod<'_>]) -> Result<(), String> {
-        self.send(&openflow::bundle_stage(7, bundle, mods));
-        self.until(&Incoming::BarrierReply).inspect_err(|_| {
-            self.send(&openflow::bundle_discard(7, bundle));
-            let done = Incoming::BundleReply { bundle, step: BundleStep::Discard };
-            // The stage's own barrier is still to come.
-            self.until(&done).unwrap();
-        })?;
-        self.send(&openflow::bundle_commit(7, bundle));
-        self.until(&Incoming::BundleReply { bundle, step: BundleStep::Commit })
+        self.send(&openflow::bundle(7, bundle, mods));
+        let done = Incoming::BundleReply { bundle, step: BundleStep::Commit };
+        let refused = self.until(&done);
+        if refused.is_err() {
+            self.until(&done)?;
+        }
+        refused
     }
     fn until(&mut self, wanted: &Incoming) -> Result<(), String> {
         loop {
@@ -333,15 +333,37 @@ fn text_and_bytes_mean_the_same_to_open_vswitch() {
 }
 
 #[test]
-fn a_bundle_is_all_or_nothing() {
+fn what_is_refused_of_a_bundle_is_named_and_the_rest_is_made() {
     let dummy = Dummy::start();
     dummy.bridge("a");
-    let mut session = dummy.connect("a");
     let good = Flow::new(0, 1, Cookie::fixed(Stage::Classify), Match::any(), vec![]);
+    let other = Flow::new(0, 3, good.cookie, Match::any(), vec![]);
     // Writing a field whose prerequisite the match does not have is refused.
-    let bad = Flow::new(0, 2, good.cookie, Match::any(), vec![Action::Set(Field::TcpDst, 80)]);
-    assert!(session.apply(1, &[FlowMod::Add(&good), FlowMod::Add(&bad)]).is_err());
-    assert_eq!(session.installed().to_string(), "");
+    let bad =
+        |priority| Flow::new(0, priority, good.cookie, Match::any(), vec![Action::Set(Field::TcpDst, 80)]);
+    let (bad, worse) = (bad(2), bad(4));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let socket = dummy.path("a.mgmt");
+    runtime.block_on(async {
+        let switch = Switch::connect(Path::new(&socket)).await.unwrap();
+        let refused = async |changes: &[FlowMod<'_>]| {
+            let refused = switch.apply(changes).await.unwrap();
+            refused.into_iter().map(|refused| refused.place).collect::<Vec<_>>()
+        };
+        assert_eq!(refused(&[]).await, [0; 0]);
+        assert_eq!(refused(&[FlowMod::Add(&bad)]).await, [0]);
+        assert_eq!(dummy.dump("a"), [""; 0]);
+        let all = [FlowMod::Add(&bad), FlowMod::Add(&good), FlowMod::Add(&worse), FlowMod::Add(&other)];
+        assert_eq!(refused(&all).await, [0, 2]);
+        assert_eq!(dummy.dump("a").len(), 2);
+        // Another writes between others' answers.
+        let one = [FlowMod::Delete(&good), FlowMod::Add(&bad)];
+        let two = [FlowMod::Add(&worse), FlowMod::Delete(&other)];
+        let (one, two) = tokio::join!(refused(&one), refused(&two));
+        assert_eq!((one, two), (vec![1], vec![0]));
+        assert_eq!(dummy.dump("a"), [""; 0]);
+    });
+    let mut session = dummy.connect("a");
     session.apply(2, &[FlowMod::Add(&good)]).unwrap();
     assert_eq!(session.installed(), FlowTable::from_flows(vec![good.clone()]));
     session.send(&openflow::echo_request(3));

@@ -10,7 +10,9 @@ fn messages_are_as_the_standard_lays_them_out() {
     assert_eq!(hello(1)[16..], [5, 9, 0, 12, 0, 0, 0, 1, 0, 3, 0, 0]);
     assert_eq!(echo_reply(2, b"hi"), [5, 3, 0, 10, 0, 0, 0, 2, b'h', b'i']);
     assert_eq!(barrier_request(3), [5, 20, 0, 8, 0, 0, 0, 3]);
-    assert_eq!(bundle_commit(4, 9), [5, 33, 0, 16, 0, 0, 0, 4, 0, 0, 0, 9, 0, 4, 0, 3]);
+    let empty = bundle(4, 9, &[]);
+    assert_eq!(empty[..16], [5, 33, 0, 16, 0, 0, 0, 4, 0, 0, 0, 9, 0, 0, 0, 3]);
+    assert_eq!(empty[16..], [5, 33, 0, 16, 0, 0, 0, 4, 0, 0, 0, 9, 0, 4, 0, 3]);
     let flow = Flow::new(7, 1, Cookie::fixed(Stage::Local), Match::ip(), vec![Action::Output(2)]);
     let add = flow_mod(1, FlowMod::Add(&flow));
     assert_eq!(add.len(), 8 + 40 + 16 + 8 + 16);
