@@ -16,8 +16,8 @@ use gon_driver::run::RunError;
 use gon_driver::tap::{self, TapSpec};
 use gon_driver::{netfilter, ovs};
 use gon_net::{
-    Before, Compiled, Degraded, External, FlowMod, FlowTable, Mirror, NodeFacts, Overlay, compile, diff, recompile,
-    service, zones_to_empty,
+    Before, Compiled, Degraded, External, FlowMod, FlowTable, Mirror, NodeFacts, Overlay, compile, diff,
+    recompile, service, zones_to_empty,
 };
 use gon_proto::{NetworkReport, NodeNetwork, OverlayReport, PortReport, PortSpec, PortStatus, VpcReport};
 use gon_types::crash;
@@ -412,9 +412,8 @@ impl Plane {
     /// The devices of ports that a document has and the one at hand has not, or in another shape, or the other way round.
     #[must_use]
     pub fn changed_ports(&self, next: &NodeNetwork) -> HashSet<String> {
-        let shape = |p: &PortSpec| {
-            ((p.id, p.port_no, p.owner_uid, p.dhcp.mtu), (p.mac, p.private_ip, p.subnet))
-        };
+        let shape =
+            |p: &PortSpec| ((p.id, p.port_no, p.owner_uid, p.dhcp.mtu), (p.mac, p.private_ip, p.subnet));
         let shapes = |document: &NodeNetwork| -> HashMap<String, _> {
             document.ports.iter().map(|p| (p.device.clone(), shape(p))).collect()
         };
@@ -455,7 +454,8 @@ impl Plane {
     /// read, and the next audit looks at them.
     pub async fn change_ports(&mut self, only: Option<&HashSet<String>>) -> Result<(), PlaneError> {
         // Nobody vouches for the others while something is wrong.
-        let few = |only: &&HashSet<String>| only.len() <= FEW && !self.closes_others() && self.broken.is_empty();
+        let few =
+            |only: &&HashSet<String>| only.len() <= FEW && !self.closes_others() && self.broken.is_empty();
         let only = only.filter(few);
         self.settle_ports(only).await.map(drop)
     }
