@@ -96,8 +96,13 @@ describe('the launch form', () => {
     if (pattern !== undefined) {
       cloud.world.images.push({ ...pattern, id: 'ami-00000000000000abc', name: 'brand-new' });
     }
-    act(() => void window.dispatchEvent(new Event('focus')));
-    await waitFor(() => expect(callsTo(cloud, 'GET', /^\/images/).length).toBeGreaterThan(2));
+    // Who comes back while the list is being read sees the next one.
+    const reads = () => callsTo(cloud, 'GET', /^\/images/).length;
+    const before = reads();
+    await waitFor(() => {
+      act(() => void window.dispatchEvent(new Event('focus')));
+      expect(reads()).toBeGreaterThan(before);
+    });
     await choose(user, 'Image', 'brand-new');
     stop();
   });
