@@ -113,4 +113,17 @@ pub struct FollowedLine {
     pub cookie: u64,
     /// What it matches, in Open vSwitch's words.
     pub matches: String,
+    /// Whether it stands for a rule that names a group. If several such rules allow the packet, a switch chooses one of them as it
+    /// likes: their flows have one table, one priority and one effect.
+    pub conjunction: bool,
+}
+
+impl FollowedLine {
+    /// Whether a switch that went through this flow did the same.
+    #[must_use]
+    pub const fn is(&self, step: &SwitchStep) -> bool {
+        self.table == step.table
+            && self.priority == step.priority
+            && (self.cookie == step.cookie || self.conjunction && step.ours)
+    }
 }

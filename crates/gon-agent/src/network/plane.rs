@@ -40,6 +40,9 @@ pub(super) const EXT_MAC: MacAddr = MacAddr([0x0a, 0x67, 0x6f, 0x6e, 0x00, 0x03]
 const HOST_MTU: u16 = 1500;
 /// Connections one port may have (rule R13).
 const ZONE_LIMIT: u32 = 65_536;
+/// So many flows are asked for at a time, and in at most so many parts.
+const PART: usize = 64;
+const MOST_PARTS: usize = 64;
 /// Up to so many ports are looked at one by one.
 const FEW: usize = 8;
 /// How long a starting switch may take to open its management socket.
@@ -346,7 +349,7 @@ impl Plane {
         let refused = if known {
             push(&switch, &diff(&self.compiled.flows, &compiled.flows)).await?
         } else {
-            push(&switch, &diff(&installed(&switch).await?.0, &compiled.flows)).await?
+            push(&switch, &diff(&installed(&switch, compiled.flows.len()).await?.0, &compiled.flows)).await?
         };
         crash::point("C20:after");
         crash::point("D06:after");
@@ -678,7 +681,7 @@ impl Plane {
         self.greet_peers();
         let switch = self.switch.clone().ok_or(OpenFlowError::Broken)?;
         if self.document.is_some() {
-            let (installed, strangers) = installed(&switch).await?;
+            let (installed, strangers) = installed(&switch, self.compiled.flows.len()).await?;
             repairs.strangers = strangers;
             repairs.flows = diff(&installed, &self.compiled.flows).len();
             if repairs.flows > 0 || !self.certain {
@@ -734,11 +737,19 @@ impl Plane {
 /// How the reason of a port begins whose flow was refused.
 const REFUSED: &str = "the switch refused";
 
-/// The flows that are really there, and how many there are that we cannot read.
-async fn installed(switch: &Switch) -> Result<(FlowTable, usize), OpenFlowError> {
-    let stats = switch.flows(0, 0).await?;
-    let all = stats.len();
-    let flows: Vec<_> = stats.into_iter().filter_map(|s| s.flow).collect();
+/// The flows that are really there, and how many there are that we cannot read; some `expected` are.
+///
+/// While a switch in userspace writes flows down it carries no packet: a quarter of a second for eleven thousand, and what its
+/// ports cannot hold as long is lost. So it is asked for a part at a time, by the last bits of the cookie, which are random
+/// in those of resources.
+async fn installed(switch: &Switch, expected: usize) -> Result<(FlowTable, usize), OpenFlowError> {
+    let parts = (expected / PART).next_power_of_two().min(MOST_PARTS) as u64;
+    let (mut flows, mut all) = (Vec::with_capacity(expected), 0);
+    for part in 0..parts {
+        let stats = switch.flows(part, parts - 1).await?;
+        all += stats.len();
+        flows.extend(stats.into_iter().filter_map(|s| s.flow));
+    }
     let strangers = all - flows.len();
     if strangers > 0 {
         tracing::warn!(strangers, "the bridge has flows that are not ours");

@@ -98,6 +98,7 @@ fn followed(explanation: &Explanation) -> Followed {
         priority: line.step.priority,
         cookie: line.step.cookie.to_bits(),
         matches: line.step.matches.to_string(),
+        conjunction: !line.step.clauses.is_empty(),
     };
     let hop = |hop: &Hop| FollowedHop {
         node: hop.node,

@@ -116,12 +116,7 @@ pub fn compare(hop: &FollowedHop, answer: Result<SwitchAnswer, String>) -> LiveT
     wanted.sort_unstable();
     outputs.sort_unstable();
     let same_end = wanted == outputs;
-    let alike = hop
-        .lines
-        .iter()
-        .zip(&steps)
-        .take_while(|(a, b)| (a.table, a.priority, a.cookie) == (b.table, b.priority, b.cookie))
-        .count();
+    let alike = hop.lines.iter().zip(&steps).take_while(|(line, step)| line.is(step)).count();
     if same_end && alike == hop.lines.len() && alike == steps.len() {
         return told("same", format!("{alike} flows"), vec![]);
     }
@@ -167,6 +162,7 @@ mod tests {
             priority: *priority,
             cookie: *cookie,
             matches: String::new(),
+            conjunction: false,
         };
         FollowedHop {
             node: NodeId::from_uuid(uuid::Uuid::from_u128(1)),
@@ -228,6 +224,13 @@ mod tests {
             let (verdict, detail) = verdict(flows, outputs);
             assert_eq!(verdict, "differs", "{detail}");
             assert!(detail.contains(words), "{detail}");
+        }
+        // Of several groups that allow it the switch takes one, as it likes; but none of somebody else's.
+        let mut several = hop(&flows, &[17]);
+        several.lines[1].conjunction = true;
+        for (cookie, wanted) in [(8, "same"), (1, "differs")] {
+            let told = compare(&several, Ok(answer(&[(0, 100, 7), (81, 200, cookie)], &[17])));
+            assert_eq!(told.verdict, wanted, "{}", told.detail);
         }
         let through = compare(&hop(&[(81, 0, 9)], &[]), Ok(answer(&[(81, 200, 9)], &[17])));
         assert!(through.detail.starts_with("the switch lets it through"), "{}", through.detail);
